@@ -1,0 +1,1 @@
+"""Homes of local training, one contract for all."""

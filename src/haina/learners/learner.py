@@ -1,0 +1,183 @@
+"""The one contract of local training, and the words it is made of.
+
+A learner is a home of local training: a statistical model, a forest, a network in torch or JAX, an R script. The same call serves a node with
+one client and a simulation worker with its whole share of clients, so a learner may train them together (one compiled programme) or one by
+one, and the result does not depend on how clients are divided among calls.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from haina.artifact import Array
+from haina.errors import DataError, LearnerError
+from haina.strategy.parts import Payload
+from haina.update import Update
+
+
+@dataclass(frozen=True)
+class Shards:
+    """Local data of some clients: client k owns rows `offsets[k]` to `offsets[k + 1]`.
+
+    Args:
+        clients: k names.
+        x: `[N, ...]` features; may be memory-mapped. Only the rows of these clients are read.
+        y: `[N]` targets: class numbers (integers) or values (floats).
+        offsets: `[k, 2]` first row and row after the last, of each client.
+    """
+
+    clients: tuple[str, ...]
+    x: Array
+    y: Array
+    offsets: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        if self.offsets.shape != (len(self.clients), 2):
+            raise DataError(f"offsets have shape {self.offsets.shape}", allowed=f"({len(self.clients)}, 2)")
+
+    def __len__(self) -> int:
+        return len(self.clients)
+
+    @property
+    def sizes(self) -> NDArray[np.int64]:
+        """`[k]` examples of each client."""
+        sizes: NDArray[np.int64] = self.offsets[:, 1] - self.offsets[:, 0]
+        return sizes
+
+    def of(self, k: int) -> tuple[Array, Array]:
+        """Features and targets of the k-th client (views, not copies)."""
+        start, stop = self.offsets[k]
+        return self.x[start:stop], self.y[start:stop]
+
+    def take(self, index: Sequence[int]) -> Shards:
+        """The clients at the given positions, in that order."""
+        return Shards(tuple(self.clients[i] for i in index), self.x, self.y, self.offsets[list(index)])
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a client trains, the same for all clients of a federation.
+
+    Args:
+        epochs: passes over the local data; ignored when `steps` is given.
+        steps: a fixed number of optimiser steps per round instead of epochs; batches go on through fresh permutations of the local data.
+        batch_size: examples per step; the last batch of an epoch may be shorter.
+        momentum: heavy-ball momentum in [0, 1), started at zero every round.
+        weight_decay: L2 coefficient >= 0 added to the gradient.
+        clip_norm: the gradient of a step is scaled down to this L2 norm; None for no clipping.
+        measure: which of `loss_before`, `loss_after`, `accuracy`, `label_counts` the report must hold (each loss costs one pass).
+    """
+
+    epochs: int = 1
+    steps: int | None = None
+    batch_size: int = 32
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    clip_norm: float | None = None
+    measure: frozenset[str] = field(default_factory=frozenset)
+
+    def __post_init__(self) -> None:
+        allowed = (
+            ("epochs", self.epochs >= 1, "an integer >= 1"),
+            ("steps", self.steps is None or self.steps >= 1, "an integer >= 1"),
+            ("batch_size", self.batch_size >= 1, "an integer >= 1"),
+            ("momentum", 0 <= self.momentum < 1, "a number in [0, 1)"),
+            ("weight_decay", 0 <= self.weight_decay < float("inf"), "a finite number >= 0"),
+            ("clip_norm", self.clip_norm is None or 0 < self.clip_norm < float("inf"), "a number > 0"),
+        )
+        for name, holds, words in allowed:
+            if not holds:
+                raise LearnerError(f"{name} is {getattr(self, name)}", allowed=words)
+
+    def steps_of(self, examples: int) -> int:
+        """Optimiser steps tau_k of a client with that many examples."""
+        return self.steps if self.steps is not None else self.epochs * -(-examples // self.batch_size)
+
+
+@dataclass(frozen=True)
+class Work:
+    """One call of local training: some clients of one round.
+
+    Args:
+        model: `[d]` received model.
+        round: number of the round, from 1.
+        shards: the clients' data.
+        training: how to train.
+        learning_rate: eta of this round (schedules are the server's).
+        proximal: mu of FedProx.
+        offsets: `[k, d]` vectors added to each local gradient (SCAFFOLD, FedDyn), or None.
+        seed: the federation's seed; batch order depends on (seed, round, client name) and on nothing else.
+    """
+
+    model: Array
+    round: int
+    shards: Shards
+    training: Training
+    learning_rate: float
+    proximal: float = 0.0
+    offsets: Array | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Evaluation of one model on some data.
+
+    Args:
+        examples: how many rows.
+        loss: mean loss.
+        accuracy: share of right classes, in [0, 1]; None where there are no classes.
+        extra: further named numbers.
+    """
+
+    examples: int
+    loss: float
+    accuracy: float | None = None
+    extra: Mapping[str, float] = field(default_factory=dict)
+
+
+class Learner(Protocol):
+    """A home of local training."""
+
+    payload: ClassVar[Payload]
+
+    def initial(self, seed: int) -> Array:
+        """The model before the first round; the same seed gives the same bytes."""
+
+    def train(self, work: Work) -> Iterator[Update]:
+        """Train each client of `work` and yield its update, in the order of `work.shards`.
+
+        The increment is trained minus received model, for `Payload.AVERAGE`. Nothing is yielded for a client with no examples. A loss that is
+        not finite is not an error here: the vector goes up as it is, and the server's validation refuses it with the reason.
+        """
+
+    def evaluate(self, model: Array, x: Array, y: Array) -> Metrics:
+        """Loss and accuracy of a model on rows."""
+
+    def predict(self, model: Array, x: Array) -> Array:
+        """`[N, classes]` probabilities, or `[N]` values for regressions."""
+
+    def to_bytes(self, model: Array) -> bytes:
+        """Canonical bytes; their SHA-256 is the model's identity."""
+
+    def from_bytes(self, data: bytes) -> Array:
+        """The inverse of `to_bytes`."""
+
+    def describe(self) -> Mapping[str, Any]:
+        """What kind of model this is, in plain JSON values (kind, parameters, classes, ...)."""
+
+
+def client_key(client: str) -> int:
+    """64 bits that name a client in seeds: the same in simulation and on a node."""
+    return int.from_bytes(hashlib.sha256(client.encode()).digest()[:8], "little")
+
+
+def client_rng(seed: int, round: int, client: str, purpose: int = 0) -> np.random.Generator:
+    """The random numbers of one client in one round; independent of workers, cohort and order."""
+    return np.random.default_rng([seed, round, client_key(client), purpose])

@@ -1,0 +1,1 @@
+"""What happened, for people: words and pictures made from round records."""

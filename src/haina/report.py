@@ -1,0 +1,77 @@
+"""Report: the few numbers a client sends beside its vector.
+
+Every number here is said by the client about itself, so it is an attack surface: rules that use a report bound what it can do (shares are
+capped at 2/K, quality factors clipped to [1/2, 2]); `Report.fault` names numbers that no honest client can send.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+#: More examples than this in one round is a lie or a unit error.
+MAX_EXAMPLES = 1e12
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What one client says about its local training in one round.
+
+    Args:
+        examples: number of training examples n_k used; >= 1 (may be fractional after noise).
+        steps: number of local optimiser steps tau_k; >= 1.
+        normalizer: FedNova's ||a_k||_1 (Wang et al. 2020, sec. 4); `steps` for plain SGD.
+        learning_rate: mean local learning rate eta_k over the steps; > 0. SCAFFOLD's control step divides by `steps * learning_rate`.
+        loss_before: mean training loss of the received model on local data.
+        loss_after: mean training loss of the trained model on local data.
+        accuracy: accuracy of the trained model on local data, in [0, 1].
+        label_counts: examples per class. It reveals the label histogram; sent only when a rule needs it.
+        seconds: wall seconds of local training; >= 0.
+        staleness: how many versions old the model was that training began from; >= 0.
+        extra: further named numbers (metrics of the user's own); shown, never used for weights.
+    """
+
+    examples: float
+    steps: int = 1
+    normalizer: float | None = None
+    learning_rate: float | None = None
+    loss_before: float | None = None
+    loss_after: float | None = None
+    accuracy: float | None = None
+    label_counts: tuple[int, ...] | None = None
+    seconds: float | None = None
+    staleness: int = 0
+    extra: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def norm_a(self) -> float:
+        """||a_k||_1, or the number of steps where the client did not say."""
+        return float(self.steps) if self.normalizer is None else self.normalizer
+
+    def fault(self) -> str | None:
+        """The first impossible number, in words; None for a usable report."""
+        checks = (
+            ("examples", self.examples, 0.0, MAX_EXAMPLES, False),
+            ("steps", self.steps, 1.0, MAX_EXAMPLES, True),
+            ("normalizer", self.normalizer, 0.0, MAX_EXAMPLES, False),
+            ("learning_rate", self.learning_rate, 0.0, math.inf, False),
+            ("loss_before", self.loss_before, -math.inf, math.inf, False),
+            ("loss_after", self.loss_after, -math.inf, math.inf, False),
+            ("accuracy", self.accuracy, 0.0, 1.0, True),
+            ("seconds", self.seconds, 0.0, math.inf, True),
+            ("staleness", self.staleness, 0.0, MAX_EXAMPLES, True),
+        )
+        for name, value, low, high, closed in checks:
+            if value is None:
+                continue
+            if not math.isfinite(value):
+                return f"{name} is {value}"
+            if value > high or value < low or (value == low and not closed):
+                bound = f">= {low:g}" if closed else f"> {low:g}"
+                return f"{name} is {value:g}, which must be {bound}" + (
+                    f" and <= {high:g}" if high < math.inf else ""
+                )
+        if self.label_counts is not None and any(count < 0 for count in self.label_counts):
+            return "a label count is negative"
+        return None

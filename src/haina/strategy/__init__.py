@@ -1,0 +1,1 @@
+"""How whatever arrives becomes the next good model: pure mathematics on vectors."""
