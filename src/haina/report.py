@@ -13,6 +13,9 @@ from dataclasses import dataclass, field
 #: More examples than this in one round is a lie or a unit error.
 MAX_EXAMPLES = 1e12
 
+#: Fields that cost a client a pass over its data, or tell more of them than a count; filled only when asked for.
+MEASURED = frozenset({"loss_before", "loss_after", "accuracy", "label_counts"})
+
 
 @dataclass(frozen=True, slots=True)
 class Report:
@@ -65,8 +68,12 @@ class Report:
         for name, value, low, high, closed in checks:
             if value is None:
                 continue
-            if not math.isfinite(value):
-                return f"{name} is {value}"
+            try:
+                finite = math.isfinite(value)
+            except OverflowError:
+                finite = False
+            if not finite:
+                return f"{name} is not a finite number"
             if value > high or value < low or (value == low and not closed):
                 bound = f">= {low:g}" if closed else f"> {low:g}"
                 return f"{name} is {value:g}, which must be {bound}" + (

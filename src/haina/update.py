@@ -40,6 +40,23 @@ class Update:
     report: Report
 
 
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A client that could not train, and why: named in the record, so that no failure is silent.
+
+    Args:
+        client: the client's name.
+        reason: one sentence without any of the client's data.
+    """
+
+    client: str
+    reason: str
+
+
+#: What becomes of one client's training.
+Result = Update | Failure
+
+
 @dataclass(frozen=True)
 class Cohort:
     """The accepted updates of one round.

@@ -8,56 +8,17 @@ one, and the result does not depend on how clients are divided among calls.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from haina.artifact import Array
-from haina.errors import DataError, LearnerError
+from haina.errors import LearnerError
+from haina.shards import Shards as Shards
 from haina.strategy.parts import Payload
-from haina.update import Update
-
-
-@dataclass(frozen=True)
-class Shards:
-    """Local data of some clients: client k owns rows `offsets[k]` to `offsets[k + 1]`.
-
-    Args:
-        clients: k names.
-        x: `[N, ...]` features; may be memory-mapped. Only the rows of these clients are read.
-        y: `[N]` targets: class numbers (integers) or values (floats).
-        offsets: `[k, 2]` first row and row after the last, of each client.
-    """
-
-    clients: tuple[str, ...]
-    x: Array
-    y: Array
-    offsets: NDArray[np.int64]
-
-    def __post_init__(self) -> None:
-        if self.offsets.shape != (len(self.clients), 2):
-            raise DataError(f"offsets have shape {self.offsets.shape}", allowed=f"({len(self.clients)}, 2)")
-
-    def __len__(self) -> int:
-        return len(self.clients)
-
-    @property
-    def sizes(self) -> NDArray[np.int64]:
-        """`[k]` examples of each client."""
-        sizes: NDArray[np.int64] = self.offsets[:, 1] - self.offsets[:, 0]
-        return sizes
-
-    def of(self, k: int) -> tuple[Array, Array]:
-        """Features and targets of the k-th client (views, not copies)."""
-        start, stop = self.offsets[k]
-        return self.x[start:stop], self.y[start:stop]
-
-    def take(self, index: Sequence[int]) -> Shards:
-        """The clients at the given positions, in that order."""
-        return Shards(tuple(self.clients[i] for i in index), self.x, self.y, self.offsets[list(index)])
+from haina.update import Result
 
 
 @dataclass(frozen=True)
@@ -147,13 +108,18 @@ class Learner(Protocol):
 
     payload: ClassVar[Payload]
 
+    @property
+    def update_size(self) -> int | None:
+        """Length of an update's vector; None when it is the model's (or free, for collected payloads)."""
+
     def initial(self, seed: int) -> Array:
         """The model before the first round; the same seed gives the same bytes."""
 
-    def train(self, work: Work) -> Iterator[Update]:
-        """Train each client of `work` and yield its update, in the order of `work.shards`.
+    def train(self, work: Work) -> Iterator[Result]:
+        """Train each client of `work` and yield its update, or why there is none, in the order of `work.shards`.
 
-        The increment is trained minus received model, for `Payload.AVERAGE`. Nothing is yielded for a client with no examples. A loss that is
+        The increment is trained minus received model, for `Payload.AVERAGE`. A client that cannot train (no examples, too few for the
+        model) yields a `Failure` with the reason. A loss that is
         not finite is not an error here: the vector goes up as it is, and the server's validation refuses it with the reason.
         """
 

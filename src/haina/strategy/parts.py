@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from haina.artifact import Array
 from haina.report import Report
 from haina.strategy.members import Members
+from haina.strategy.record import Verdict
 from haina.update import Cohort, Vector
 
 State = Mapping[str, Array]
@@ -84,12 +85,21 @@ class View:
 class Factor(Protocol):
     """One reason to weigh a client more or less (`haina.strategy.weigh`)."""
 
-    needs: ClassVar[Needs]
-    needs_judge: ClassVar[bool]
-    #: True for an amount that multiplies as it is (samples, staleness); False for a quality, taken relative to the cohort's median.
-    absolute: ClassVar[bool]
-    #: Fields of the report that the factor reads; clients are asked to fill them.
-    reads: ClassVar[tuple[str, ...]]
+    @property
+    def needs(self) -> Needs:
+        """What must be known before the values are."""
+
+    @property
+    def needs_judge(self) -> bool:
+        """True when samples held by the server are consulted."""
+
+    @property
+    def absolute(self) -> bool:
+        """True for an amount that multiplies as it is (samples, staleness); False for a quality, taken relative to the cohort's median."""
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Fields of the report that the factor reads; clients are asked to fill them."""
 
     def values(self, view: View) -> Vector:
         """`[n]` values >= 0; NaN where the client did not report what is needed (counted as the median)."""
@@ -139,6 +149,14 @@ class Combiner(Protocol):
     needs: ClassVar[Needs]
     payload: ClassVar[Payload]
 
+    @property
+    def uses_shares(self) -> bool:
+        """False for rules that count every client once; shares then only say who takes part (> 0)."""
+
+    @property
+    def gives_coefficients(self) -> bool:
+        """False for rules that work coordinate by coordinate, where no single number is a client's share."""
+
     def combine(self, cohort: Cohort, shares: Vector) -> Combined:
         """Combine the scaled rows of `cohort` under `shares` `[n]` (>= 0, not necessarily summing to 1)."""
 
@@ -186,6 +204,8 @@ class Server(Protocol):
 
     #: True when the step wants `Aggregate.drift`.
     uses_drift: ClassVar[bool]
+    #: What the step knows what to do with.
+    accepts: ClassVar[Payload]
 
     def init(self, model: Array) -> State:
         """What the step remembers before the first round."""
@@ -199,20 +219,41 @@ class Server(Protocol):
 
 @dataclass(frozen=True)
 class Assessment:
-    """What trust makes of a cohort.
+    """What trust makes of a cohort. Arrays `[n]` follow the order of the view's clients.
 
     Args:
         gate: `[n]` in [0, 1]; multiplies the prior shares.
         members: the table with the trust columns moved on by this round.
         state: what trust remembers beside the table.
-        evidence: named `[n]` numbers behind the verdict (cosine, distance, deviation, ...).
-        reasons: `[n]` plain-words reasons, empty where there is nothing to say.
+        evidence: named `[n]` numbers behind the verdicts (cosine, distance, deviation, ...).
+        verdicts: `[n]` pairs of verdict and reason in plain words.
         notes: numbers of the round as a whole (signal-to-noise ratio, ...).
+        decisions: choices of the round in words (which candidate the arbiter took).
+        combined: the aggregate, where trust chose among candidates itself; None leaves it to the strategy's combiner.
     """
 
     gate: Vector
     members: Members
     state: State
     evidence: Mapping[str, Vector] = field(default_factory=dict)
-    reasons: tuple[str, ...] = ()
+    verdicts: tuple[tuple[Verdict, str], ...] = ()
     notes: Mapping[str, float] = field(default_factory=dict)
+    decisions: Mapping[str, str] = field(default_factory=dict)
+    combined: Combined | None = None
+
+
+class Trust(Protocol):
+    """Scores clients over rounds and gates their shares (`haina.strategy.trust`)."""
+
+    #: Columns of the members table that trust keeps, with a newcomer's value.
+    columns: ClassVar[Mapping[str, float]]
+
+    @property
+    def needs_judge(self) -> bool:
+        """True when samples held by the server are consulted."""
+
+    def init(self) -> State:
+        """What trust remembers before the first round, beside the table."""
+
+    def assess(self, view: View, prior: Vector, state: State, combine: Combiner) -> Assessment:
+        """Judge a cohort (`view.cohort` is there) whose shares before trust are `prior` `[n]`."""

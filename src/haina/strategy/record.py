@@ -19,9 +19,11 @@ class Verdict(StrEnum):
     ADMITTED = "admitted"
     CLIPPED = "clipped"
     DAMPED = "damped"
+    PASSED_OVER = "passed over"
     PROBATION = "probation"
     QUARANTINED = "quarantined"
     REFUSED = "refused"
+    FAILED = "failed"
     ABSENT = "absent"
 
 

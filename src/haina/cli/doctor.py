@@ -1,0 +1,73 @@
+"""`haina doctor`: what this machine has, what is missing, and how to get it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from haina import __version__
+from haina.cli.talk import console, json_line
+
+#: Module -> (distribution, extra, what it is for).
+_EXTRAS = {
+    "jax": ("jax", "jax", "small networks, compiled"),
+    "torch": ("torch", "torch", "any nn.Module"),
+    "sklearn": ("scikit-learn", "sklearn", "forests, and data sets to try things on"),
+    "pandas": ("pandas", "tables", "CSV and Parquet files"),
+    "pyarrow": ("pyarrow", "tables", "Parquet files"),
+    "plotnine": ("plotnine", "plots", "pictures and report pages"),
+}
+
+
+def doctor(*, as_json: bool) -> None:
+    """Look around and say what was found."""
+    checks = [
+        _check(
+            "Python", sys.version_info >= (3, 11), platform.python_version(), "install Python 3.11 or newer"
+        ),
+        _check("Haina", True, __version__, ""),
+        _check("processor", True, f"{os.cpu_count()} cores, {platform.machine()}", ""),
+        _disk(),
+    ]
+    for module, (distribution, extra, purpose) in _EXTRAS.items():
+        there = find_spec(module) is not None
+        found = f"{_version(distribution)}: {purpose}" if there else f"not installed: {purpose}"
+        checks.append(_check(distribution, there, found, f'pip install "haina[{extra}]"', needed=False))
+    if as_json:
+        json_line(checks)
+    else:
+        table = Table(header_style="bold")
+        for name in ("", "what", "found", "remedy"):
+            table.add_column(name, overflow="fold")
+        for check in checks:
+            mark = "[green]ok[/]" if check["ok"] else ("[red]no[/]" if check["needed"] else "[yellow]--[/]")
+            table.add_row(mark, check["what"], check["found"], "" if check["ok"] else check["remedy"])
+        console.print(table)
+    if any(check["needed"] and not check["ok"] for check in checks):
+        raise SystemExit(1)
+
+
+def _check(what: str, ok: bool, found: str, remedy: str, *, needed: bool = True) -> dict[str, Any]:
+    return {"what": what, "ok": ok, "found": found, "remedy": remedy, "needed": needed}
+
+
+def _disk() -> dict[str, Any]:
+    free = shutil.disk_usage(Path.cwd()).free / 1e9
+    return _check(
+        "disk", free > 1, f"{free:.1f} GB free here", "make room: a run keeps its models and records"
+    )
+
+
+def _version(distribution: str) -> str:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return "unknown version"

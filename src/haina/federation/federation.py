@@ -1,0 +1,259 @@
+"""Federation: a federation file made into typed objects, ready to simulate (and to serve).
+
+The same file and the same objects run in simulation and in deployment. Nothing here computes; it only puts parts together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from haina.data.federated import Federated, federate, from_sites
+from haina.data.partition import PARTITIONS, NaturalKey
+from haina.data.sources import load as load_source
+from haina.data.table import Columns
+from haina.errors import ConfigError, HainaError
+from haina.federation.learners import LEARNERS, method
+from haina.federation.names import CLIPS, COMBINERS, FACTORS, SCHEDULES, SELECTORS, SERVERS
+from haina.federation.parts import Place, build, part, parts
+from haina.federation.schema import FederationFile, Part, parse
+from haina.learners.learner import Learner, Training
+from haina.simulation.attack import Attack
+from haina.simulation.attacks import ATTACKS
+from haina.simulation.faults import Dropout, Stragglers
+from haina.simulation.simulation import Simulation
+from haina.strategy.local import Local
+from haina.strategy.presets import PRESETS
+from haina.strategy.strategy import Strategy
+from haina.strategy.weigh import Weigh
+
+#: The random stream that divides data: apart from all streams of training.
+_DATA = 301
+
+
+@dataclass(frozen=True)
+class Federation:
+    """One federation file.
+
+    Args:
+        text: the file as written; a run keeps a copy.
+        file: what it is called in messages.
+        folder: where relative paths and `build = "task:..."` start from.
+        settings: the checked contents.
+    """
+
+    text: str
+    file: str
+    folder: Path
+    settings: FederationFile
+
+    @classmethod
+    def of(cls, text: str, file: str = "federation.toml", folder: str | Path = ".") -> Federation:
+        """Read the text of a federation file.
+
+        Raises:
+            ConfigError: naming file, key, value and what is allowed.
+        """
+        return cls(text, file, Path(folder), parse(text, file))
+
+    @classmethod
+    def read(cls, path: str | Path) -> Federation:
+        """Read a federation file.
+
+        Raises:
+            ConfigError: the file is missing or not UTF-8, or as for `of`.
+        """
+        path = Path(path)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except FileNotFoundError as error:
+            raise ConfigError(
+                f"there is no file {path}",
+                remedy="Make a project with: haina new NAME --template torch|glm|forest",
+            ) from error
+        except (UnicodeDecodeError, IsADirectoryError, PermissionError) as error:
+            raise ConfigError(f"{path} cannot be read as text: {error}") from error
+        return cls.of(text, path.name, path.parent)
+
+    @property
+    def name(self) -> str:
+        """What the federation is called."""
+        return self.settings.name
+
+    @property
+    def seed(self) -> int:
+        """The one seed."""
+        return self.settings.seed
+
+    @cached_property
+    def data(self) -> Federated:
+        """Clients' rows, test rows and the server's samples."""
+        section, place = self.settings.data, self._place / "data"
+        rng = np.random.default_rng([self.seed, _DATA])
+        if (section.source is None) == (section.sites is None):
+            raise place.error("names no data, or names them twice", allowed="either source or sites")
+        try:
+            if section.sites is not None:
+                sites = {name: self.folder / path for name, path in section.sites.items()}
+                return from_sites(sites, self._columns(place), rng, test=section.test, held=section.held)
+            return self._divided(cast(str, section.source), rng)
+        except ConfigError:
+            raise
+        except HainaError as error:
+            raise place.error(error.what, allowed=error.allowed, remedy=error.remedy) from error
+
+    def _divided(self, source: str, rng: np.random.Generator) -> Federated:
+        section, place = self.settings.data, self._place / "data"
+        is_file = Path(source).suffix.lower() in {".csv", ".parquet", ".npz"}
+        columns = self._columns(place) if Path(source).suffix.lower() in {".csv", ".parquet"} else None
+        dataset = load_source(
+            str(self.folder / source) if is_file else source, columns=columns, seed=self.seed
+        )
+        if section.standardise:
+            dataset = dataset.standardised()
+        if section.partition is not None:
+            partition = part(section.partition, PARTITIONS, place / "partition")
+        elif dataset.groups is not None:
+            partition = NaturalKey(dataset.key)
+        else:
+            raise (place / "partition").error(
+                "is missing, and the data have no natural key to divide them by",
+                allowed="for example {dirichlet = 0.3, clients = 30} or {iid = 10}",
+            )
+        return federate(dataset, partition, rng, test=section.test, held=section.held)
+
+    def _columns(self, place: Place) -> Columns:
+        section = self.settings.data
+        if section.target is None:
+            raise (place / "target").error("is missing", allowed="the name of the column to predict")
+        return Columns(
+            target=section.target,
+            task=section.task,
+            features=tuple(section.features),
+            groups=section.groups,
+            categorical={name: tuple(levels) for name, levels in section.categorical.items()},
+            classes=tuple(section.classes),
+            missing=section.missing,
+        )
+
+    @cached_property
+    def learner(self) -> Learner:
+        """The home of local training."""
+        place = self._place / "model"
+        make = LEARNERS.get(self.settings.model.learner)
+        if make is None:
+            raise (place / "learner").error(
+                f"{self.settings.model.learner!r} is not known", allowed=", ".join(sorted(LEARNERS))
+            )
+        settings = dict(self.settings.model.model_extra or {})
+        return cast(Learner, build(make(self.data, self.folder), settings, place))
+
+    @cached_property
+    def training(self) -> Training:
+        """How clients train."""
+        train = self.settings.train
+        return Training(
+            epochs=train.epochs,
+            steps=train.steps,
+            batch_size=train.batch_size,
+            momentum=train.momentum,
+            weight_decay=train.weight_decay,
+            clip_norm=train.clip_norm,
+            measure=frozenset(train.measure),
+        )
+
+    @cached_property
+    def strategy(self) -> Strategy:
+        """The five steps: the learner's own method, or a preset, with the parts given one by one put in their places."""
+        section, place = self.settings.strategy, self._place / "strategy"
+        own = method(self.learner)
+        if own is not None:
+            given = {name for name, value in section.model_dump().items() if value is not None}
+            if given:
+                raise (place / sorted(given)[0]).error(
+                    f"the learner {self.settings.model.learner!r} brings its own strategy: its results are exact sums or collected trees, "
+                    "which no weighting or robust rule may change",
+                    remedy="Leave [strategy] out",
+                )
+            return own
+        base = (
+            part(section.preset, PRESETS, place / "preset")
+            if section.preset is not None
+            else PRESETS["fedavg"]()
+        )
+        changes: dict[str, Any] = {}
+        if section.clip is not None:
+            changes["clip"] = part(section.clip, CLIPS, place / "clip")
+        if section.trust is not None:
+            from haina.strategy.trust import Trust
+
+            changes["trust"] = build(Trust, section.trust, place / "trust")
+        if section.weigh is not None or section.cap is not None or section.quality_clip is not None:
+            changes["weigh"] = self._weigh(base.weigh, place)
+        for key, registry in (("combine", COMBINERS), ("server", SERVERS), ("select", SELECTORS)):
+            value: Part | None = getattr(section, key)
+            if value is not None:
+                changes[key] = part(value, registry, place / key)
+        if self.settings.train.proximal is not None:
+            changes["local"] = Local(self.settings.train.proximal, base.local.control)
+        rate = self.settings.train.learning_rate
+        rate_place = self._place / "train" / "learning_rate"
+        changes["rate"] = part({"constant": rate} if isinstance(rate, float) else rate, SCHEDULES, rate_place)
+        try:
+            return replace(base, **changes)
+        except HainaError as error:
+            raise place.error(error.what, allowed=error.allowed, remedy=error.remedy) from error
+
+    def _weigh(self, base: Weigh, place: Place) -> Weigh:
+        section = self.settings.strategy
+        settings: dict[str, Any] = {}
+        if section.weigh is not None:
+            settings["factors"] = parts(section.weigh, FACTORS, place / "weigh")
+        if section.quality_clip is not None:
+            settings["clip"] = section.quality_clip
+        if section.cap is not None:
+            settings["cap"] = None if section.cap == "none" else section.cap
+        try:
+            return replace(base, **settings)
+        except HainaError as error:
+            raise (place / "weigh").error(error.what, allowed=error.allowed, remedy=error.remedy) from error
+
+    @cached_property
+    def attack(self) -> Attack | None:
+        """What hostile clients do in simulation."""
+        value, place = self.settings.simulation.attack, self._place / "simulation" / "attack"
+        if value is None:
+            return None
+        return cast(Attack, part(value, ATTACKS, place))
+
+    def simulation(self) -> Simulation:
+        """The federation as a simulation."""
+        train, faults = self.settings.train, self.settings.simulation
+        simulation = Simulation(
+            strategy=self.strategy,
+            learner=self.learner,
+            data=self.data,
+            training=self.training,
+            rounds=train.rounds,
+            cohort=train.clients_per_round,
+            seed=self.seed,
+            attack=self.attack,
+            dropout=Dropout(faults.dropout),
+            stragglers=Stragglers(faults.stragglers),
+            evaluate_every=train.evaluate_every,
+        )
+        if self.strategy.needs_judge and not len(self.data.held[1]):
+            raise (self._place / "data" / "held").error(
+                f"strategy {self.strategy.name!r} judges updates on samples held by the server, and there are none",
+                allowed="a number of rows, for example held = 50",
+                remedy='Or choose preset = "robust", which needs none',
+            )
+        return simulation
+
+    @property
+    def _place(self) -> Place:
+        return Place(self.file, "")

@@ -1,0 +1,57 @@
+"""Runner: a federation's rounds, one after the other, each made durable before the next begins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+from haina.federation.federation import Federation
+from haina.federation.workers import Workers
+from haina.simulation.rundir import RunDir
+from haina.simulation.simulation import Run
+from haina.strategy.record import RoundRecord
+
+
+def play(
+    federation: Federation, folder: RunDir, *, workers: int | None = None, resume: bool = False
+) -> Iterator[RoundRecord]:
+    """Run a federation and yield each record when its round is on disk.
+
+    A caller may stop between rounds; the run then resumes from there with the same result as an unbroken one.
+
+    Args:
+        federation: what to run.
+        folder: where the run is kept.
+        workers: processes that train; the file's number if not given.
+        resume: go on with the run in the folder.
+
+    Raises:
+        RunError: the folder holds a run and `resume` is false, or it cannot be resumed.
+    """
+    simulation = federation.simulation()
+    run: Run | None = None
+    best: tuple[float, float] | None = None
+    if resume:
+        folder.federation()
+        run = folder.resume(simulation.strategy, simulation.learner)
+        best = max((_score(record) for record in folder.records() if record.metrics), default=None)
+    else:
+        folder.create(federation.text)
+    run = run or simulation.start()
+    count = workers or federation.settings.simulation.workers
+    with ExitStack() as stack:
+        train = stack.enter_context(Workers(federation, count)).train if count > 1 else None
+        while run.round < simulation.rounds and not run.finished:
+            run, record = simulation.advance(run, train)
+            score = _score(record)
+            is_best = bool(record.metrics) and (best is None or score > best)
+            best = score if is_best else best
+            folder.save(run, record, simulation.learner, best=is_best)
+            yield record
+
+
+def _score(record: RoundRecord) -> tuple[float, float]:
+    """Higher is better: accuracy first, then a low loss."""
+    worst = float("-inf")
+    accuracy, loss = record.metrics.get("accuracy"), record.metrics.get("loss")
+    return (worst if accuracy is None else accuracy, worst if loss is None else -loss)

@@ -1,0 +1,156 @@
+"""The shape of a federation file: sections and their keys, with types, bounds and defaults.
+
+A part of a strategy, a partition, a schedule or an attack is only named here (`Part`); `haina.federation.parts` makes it.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from haina.errors import ConfigError
+from haina.federation.parts import Place, did_you_mean
+
+#: A name, or a table with a name and settings.
+Part = str | dict[str, Any]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelSection(BaseModel):
+    """`[model]`: what is learnt. Further keys are settings of the learner."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    learner: str
+
+
+class DataSection(_Section):
+    """`[data]`: where rows come from, and who has them."""
+
+    source: str | None = None
+    sites: dict[str, str] | None = None
+    partition: Part | None = None
+    test: float | int = 0.2
+    held: float | int = 0
+    standardise: bool = False
+    target: str | None = None
+    task: Literal["classification", "regression"] = "classification"
+    features: list[str] = Field(default_factory=list)
+    groups: str = ""
+    categorical: dict[str, list[str]] = Field(default_factory=dict)
+    classes: list[str] = Field(default_factory=list)
+    missing: Literal["refuse", "drop"] = "refuse"
+
+
+class TrainSection(_Section):
+    """`[train]`: rounds, and what a client does in one."""
+
+    rounds: int = Field(default=10, ge=1)
+    clients_per_round: int | None = Field(default=None, ge=1)
+    epochs: int = Field(default=1, ge=1)
+    steps: int | None = Field(default=None, ge=1)
+    batch_size: int = Field(default=32, ge=1)
+    learning_rate: float | Part = 0.1
+    momentum: float = Field(default=0.0, ge=0, lt=1)
+    weight_decay: float = Field(default=0.0, ge=0)
+    clip_norm: float | None = Field(default=None, gt=0)
+    proximal: float | None = Field(default=None, ge=0)
+    evaluate_every: int = Field(default=1, ge=1)
+    measure: list[Literal["loss_before", "loss_after", "accuracy", "label_counts"]] = Field(
+        default_factory=list
+    )
+
+
+class StrategySection(_Section):
+    """`[strategy]`: a preset, the parts one by one, or a preset with some parts replaced."""
+
+    preset: Part | None = None
+    clip: Part | None = None
+    trust: dict[str, Any] | None = None
+    weigh: str | list[Part] | None = None
+    quality_clip: tuple[float, float] | None = None
+    cap: float | Literal["none"] | None = None
+    combine: Part | None = None
+    server: Part | None = None
+    select: Part | None = None
+
+
+class SimulationSection(_Section):
+    """`[simulation]`: what goes wrong on purpose, and how many processes work."""
+
+    attack: Part | None = None
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    stragglers: float = Field(default=0.0, ge=0, le=1)
+    workers: int = Field(default=1, ge=1, le=256)
+
+
+class FederationFile(_Section):
+    """A whole file."""
+
+    name: str = Field(default="federation", min_length=1, max_length=80, pattern=r"^[\w][\w .-]*$")
+    seed: int = Field(default=0, ge=0, lt=1 << 63)
+    model: ModelSection
+    data: DataSection
+    train: TrainSection = TrainSection()
+    strategy: StrategySection = StrategySection()
+    simulation: SimulationSection = SimulationSection()
+
+
+def parse(text: str, file: str) -> FederationFile:
+    """Read the text of a federation file.
+
+    Raises:
+        ConfigError: not TOML, an unknown key, a missing key or a value out of bounds; the message names file, key and value.
+    """
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{file} is not TOML: {error}", remedy="Mend the line it names") from error
+    try:
+        return FederationFile.model_validate(raw)
+    except ValidationError as error:
+        raise _spoken(error, raw, file) from error
+
+
+def _spoken(error: ValidationError, raw: dict[str, Any], file: str) -> ConfigError:
+    first = error.errors()[0]
+    # Members of a union add their type to the location; only the keys of the file are worth naming.
+    keys: list[str] = []
+    value: Any = raw
+    for step in first["loc"]:
+        known = (
+            step in value if isinstance(value, dict) else isinstance(step, int) and isinstance(value, list)
+        )
+        if not known and first["type"] not in {"extra_forbidden", "missing"}:
+            break
+        keys.append(str(step))
+        value = value[step] if known else None
+    place = Place(file, ".".join(keys))
+    section = _section(first["loc"])
+    if first["type"] == "extra_forbidden":
+        return place.error(
+            "there is no such key", allowed=", ".join(section), remedy=did_you_mean(keys[-1], section)
+        )
+    if first["type"] == "missing":
+        return place.error("is missing", allowed=", ".join(section))
+    return place.error(
+        f"{first['input']!r} does not fit", allowed=first["msg"].removeprefix("Input should be ")
+    )
+
+
+def _section(location: tuple[int | str, ...]) -> list[str]:
+    """Keys of the section that a location lies in."""
+    model: type[BaseModel] = FederationFile
+    for step in location[:-1]:
+        field = model.model_fields.get(str(step))
+        if field is None or not (
+            isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+        ):
+            break
+        model = field.annotation
+    return list(model.model_fields)

@@ -1,0 +1,7 @@
+"""Generalised linear models, exact: sums from the clients, Newton or an elastic-net path on the server."""
+
+from haina.learners.glm.design import Design, Term
+from haina.learners.glm.learner import GlmLearner
+from haina.learners.glm.result import GlmResult
+
+__all__ = ["Design", "GlmLearner", "GlmResult", "Term"]

@@ -1,0 +1,116 @@
+"""Glossary: what the words and numbers of a record mean, once for the explanation, the page and its column headings.
+
+Evidence differs from rule to rule. Names known here get words; others are shown as `name = value`, so a new rule is never hidden.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+
+from haina.monitoring.text import known, number, plain, score
+from haina.strategy.record import ClientRecord
+
+#: One line for each word that a reader may not know.
+MEANING: Mapping[str, str] = {
+    "share": "how much of the new model comes from a client",
+    "prior": "the share before trust and the combining rule",
+    "equal clients": "clients of equal share that would weigh the same",
+    "cosine": "direction against the group's, 1 the same, 0 unrelated, -1 opposite",
+    "distance": "how far the update lies from the combined one",
+    "norm": "length of the update, how far it wants to move the model",
+    "deviation": "how strange its recent updates were, up to 1 is usual",
+    "consistency": "how ordinary its updates were so far, 0 to 1",
+    "trust": "0 to 1, earned by consistent updates that deviate little",
+    "quarantined": "watched, but counts for nothing until it has behaved for some rounds",
+    "on probation": "released from quarantine, counts half for some rounds",
+    "damped": "counts less than its prior share",
+    "clipped": "longer than the limit, so scaled down to it",
+    "passed over": "usable, but the combining rule took others",
+}
+
+_REASONS: Mapping[str, Callable[[float], str]] = {
+    "samples": lambda x: f"{number(x)} examples",
+    "effective_samples": lambda x: f"worth {number(x)} effective examples (many, varied and well fitted)",
+    "uniform": lambda x: "",
+    "disco": lambda x: f"FedDisco weight {number(x)} (examples, less for one-sided labels)",
+    "accuracy": lambda x: _times("accuracy", x),
+    "convergence": lambda x: _times("speed of learning", x),
+    "link": lambda x: _times("reliable delivery", x),
+    "participation": lambda x: _times("frequency of taking part", x),
+    "staleness": lambda x: _times("age of the model it started from", x),
+    "staleness_hinge": lambda x: _times("age of the model it started from", x),
+}
+
+
+def factors(client: ClientRecord) -> list[str]:
+    """What made a client's prior share, in words; multipliers of 1 and the gate of trust are left out."""
+    said = []
+    for name in client.factors:
+        value = known(client.factors, name)
+        if value is not None and name != "trust":
+            said.append(_REASONS[name](value) if name in _REASONS else _times(plain(name, 40), value))
+    return [words for words in said if words]
+
+
+def evidence(client: ClientRecord, usual: Mapping[str, float]) -> list[str]:
+    """The evidence on a client in words; `usual` holds the round's medians. Trust is left out: it goes with the verdict.
+
+    The length of the update is added where it is at least twice, or at most half, the usual.
+    """
+    values = {name: value for name in client.evidence if (value := known(client.evidence, name)) is not None}
+    if client.norm is not None:
+        values["norm"] = client.norm
+    words = [_EVIDENCE[name](values[name], usual.get(name, 0.0)) for name in _EVIDENCE if name in values]
+    said = ", ".join(word for word in words if word)
+    bare = [f"{plain(name, 40)} = {number(value)}" for name, value in values.items() if name not in _NAMED]
+    if "consistency" in values:
+        bare.append(f"consistency {score(values['consistency'])}")
+    return ([f"its update {said}"] if said else []) + bare
+
+
+def gloss(text: str, words: Iterable[str] = MEANING) -> str:
+    """One line that explains those of `words` that occur in `text`; empty if none does."""
+    used = [f"{word}: {MEANING[word]}" for word in words if re.search(rf"\b{word}\b", text)]
+    return f"Words: {'; '.join(used)}." if used else ""
+
+
+def _times(what: str, multiplier: float) -> str:
+    return "" if multiplier == 1 else f"{what} ×{number(multiplier)}"
+
+
+def _cosine(value: float, usual: float) -> str:
+    if value < -0.1:
+        way = "away from"
+    elif value <= 0.1:
+        way = "neither with nor against"
+    else:
+        way = "with"
+    return f"points {way} the others (cosine {score(value)})"
+
+
+def _far(label: str, value: float, usual: float) -> str:
+    if usual > 0 and value >= 1.5 * usual:
+        return f"lies {number(value / usual)} times as far off as is usual ({label} {number(value)})"
+    return f"lies no farther off than is usual ({label} {number(value)})"
+
+
+def _length(value: float, usual: float) -> str:
+    if usual > 0 and value >= 2 * usual:
+        return f"is {number(value / usual)} times as long as is usual (norm {number(value)})"
+    return f"is far shorter than is usual (norm {number(value)})" if value <= usual / 2 else ""
+
+
+def _deviation(value: float, usual: float) -> str:
+    more = "more" if value > 1 else "no more"
+    return f"deviates {more} than honest clients do (deviation {score(value)}, up to 1 is usual)"
+
+
+_EVIDENCE: Mapping[str, Callable[[float, float], str]] = {
+    "cosine": _cosine,
+    "distance": lambda value, usual: _far("distance", value, usual),
+    "krum_score": lambda value, usual: _far("Krum score", value, usual),
+    "norm": _length,
+    "deviation": _deviation,
+}
+_NAMED = {*_EVIDENCE, "consistency", "trust"}

@@ -1,0 +1,252 @@
+"""Round: updates in, the next model and the record of why out.
+
+`add` takes each update as it arrives, `close` ends the round. A round never crashes on what clients send: what cannot be used is refused with the
+reason, and a round that cannot make a sound model keeps the old one and says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from haina.artifact import Array
+from haina.errors import RoundError
+from haina.report import Report
+from haina.strategy.gather import Folding, Gathered, Keeping
+from haina.strategy.parts import Aggregate, Judge, Needs, Payload, Stepped, View
+from haina.strategy.record import ClientRecord, Outcome, RoundRecord, Verdict
+from haina.strategy.strategy import StrategyState
+from haina.strategy.validate import refusal, squared_norm
+from haina.strategy.weigh import effective_sample_size
+from haina.update import Failure, Update, Vector
+
+if TYPE_CHECKING:
+    from haina.strategy.strategy import Strategy
+
+
+@dataclass(frozen=True)
+class Closed:
+    """A closed round: the next model and state, why, and whether training is over."""
+
+    model: Array
+    state: StrategyState
+    record: RoundRecord
+    finished: bool = False
+
+
+class Round:
+    """One open round, made by `Strategy.open`."""
+
+    def __init__(
+        self,
+        strategy: Strategy,
+        state: StrategyState,
+        model: Array,
+        roster: Mapping[str, Report | None],
+        dimension: int,
+        registered: int,
+        judge: Judge | None,
+    ) -> None:
+        self._strategy, self._state, self._model = strategy, state, model
+        self._roster = dict(roster)
+        self._dimension, self._registered = dimension, registered
+        self._number = state.round + 1
+        invited = list(roster)
+        self._members = state.members.put(invited, invited=state.members.get("invited", invited) + 1)
+        self._refused: dict[str, str] = {}
+        self._failed: dict[str, str] = {}
+        self._reports: dict[str, Report] = {}
+        self._squares: dict[str, float] = {}
+        self._gather: Folding | Keeping
+        if strategy.needs < Needs.VECTORS:
+            usable = {c: r for c, r in roster.items() if r is not None and r.fault() is None}
+            view = View(self._number, tuple(usable), tuple(usable.values()), self._members)
+            self._gather = Folding(strategy, view, dimension)
+        else:
+            self._gather = Keeping(strategy, state, self._members, judge, dimension)
+
+    def add(self, update: Update) -> str | None:
+        """Take one update.
+
+        Returns:
+            None if it takes part, else the reason for refusing it (which the record holds too).
+
+        Raises:
+            RoundError: the client was not invited, or was heard already.
+        """
+        client = update.client
+        if client not in self._roster:
+            raise RoundError(f"client {client!r} was not invited to round {self._number}")
+        if client in self._reports or client in self._refused:
+            raise RoundError(f"client {client!r} was heard already in round {self._number}")
+        payload = self._strategy.combine.payload
+        reason = refusal(update, self._dimension, payload)
+        if reason is not None:
+            self._refused[client] = reason
+            return reason
+        square = 0.0 if payload is Payload.COLLECT else squared_norm(update.vector)
+        clip = 1.0
+        if self._strategy.clip is not None and isinstance(self._gather, Folding):
+            clip = float(self._strategy.clip.scales(np.sqrt([square]), self._state.parts["clip"])[0])
+        self._gather.add(update, square, clip)
+        self._reports[client], self._squares[client] = update.report, square
+        return None
+
+    def fail(self, failure: Failure) -> None:
+        """Take note that an invited client could not train."""
+        if failure.client not in self._roster:
+            raise RoundError(f"client {failure.client!r} was not invited to round {self._number}")
+        self._failed[failure.client] = failure.reason
+
+    def close(self) -> Closed:
+        """End the round: the next model, the next state, and the record."""
+        clients = [client for client in self._roster if client in self._reports]
+        norms = np.sqrt([self._squares[client] for client in clients])
+        parts = dict(self._state.parts)
+        clip = np.ones(len(clients))
+        if self._strategy.clip is not None:
+            clip = self._strategy.clip.scales(norms, parts["clip"])
+            parts["clip"] = self._strategy.clip.update(norms, parts["clip"])
+        gathered, stepped, reason = self._step(clients, clip)
+        members = (
+            self._members if gathered is None or gathered.assessment is None else gathered.assessment.members
+        )
+        if stepped is not None:
+            parts["server"] = stepped.state
+        if gathered is not None and gathered.assessment is not None:
+            parts["trust"] = gathered.assessment.state
+        losses = np.array([_loss(self._reports[client]) for client in clients])
+        members = members.put(
+            clients,
+            delivered=members.get("delivered", clients) + 1,
+            last_round=self._number,
+            last_loss=losses,
+        )
+        parts["rate"] = self._strategy.rate.observe(_mean(losses), parts["rate"])
+        record = self._record(clients, norms, clip, gathered, stepped, reason)
+        state = StrategyState(self._number, members, parts)
+        model = self._model if stepped is None else stepped.model
+        return Closed(model, state, record, finished=stepped is not None and stepped.finished)
+
+    def _step(self, clients: list[str], clip: Vector) -> tuple[Gathered | None, Stepped | None, str]:
+        if not clients:
+            return None, None, "no client sent a usable update"
+        try:
+            if isinstance(self._gather, Folding):
+                gathered = self._gather.gather(clients)
+            else:
+                gathered = self._gather.gather(clients, clip)
+        except RoundError as error:
+            return None, None, str(error)
+        aggregate = Aggregate(
+            vector=gathered.vector,
+            round=self._number,
+            mean_square=gathered.mean_square,
+            participation=min(1.0, len(clients) / self._registered),
+            drift=gathered.drift,
+        )
+        try:
+            stepped = self._strategy.server.step(self._model, aggregate, self._state.parts["server"])
+        except RoundError as error:
+            return gathered, None, str(error)
+        if np.issubdtype(stepped.model.dtype, np.floating) and not np.isfinite(stepped.model).all():
+            return gathered, None, "the server's step gave a model that is not finite"
+        return gathered, stepped, ""
+
+    def _record(
+        self,
+        clients: list[str],
+        norms: Vector,
+        clip: Vector,
+        gathered: Gathered | None,
+        stepped: Stepped | None,
+        reason: str,
+    ) -> RoundRecord:
+        place = {client: i for i, client in enumerate(clients)}
+        shares = _normalised(gathered)
+        records = []
+        for client in self._roster:
+            if client in place:
+                i = place[client]
+                share = None if shares is None else float(shares[i])
+                records.append(self._client(client, i, share, float(norms[i]), float(clip[i]), gathered))
+            elif client in self._refused:
+                records.append(ClientRecord(client, Verdict.REFUSED, 0.0, reason=self._refused[client]))
+            elif client in self._failed:
+                records.append(ClientRecord(client, Verdict.FAILED, 0.0, reason=self._failed[client]))
+            else:
+                records.append(ClientRecord(client, Verdict.ABSENT, 0.0, reason="no update arrived"))
+        notes: dict[str, float] = {}
+        decisions: Mapping[str, str] = {}
+        if gathered is not None:
+            notes["effective_clients"] = effective_sample_size(gathered.prior if shares is None else shares)
+            if self._strategy.combine.payload is not Payload.COLLECT:
+                notes["update_norm"] = float(np.linalg.norm(gathered.vector.astype(np.float64)))
+            if gathered.assessment is not None:
+                notes |= gathered.assessment.notes
+                decisions = gathered.assessment.decisions
+        if stepped is not None:
+            notes |= stepped.notes
+        return RoundRecord(
+            round=self._number,
+            outcome=Outcome.KEPT if stepped is None else Outcome.STEPPED,
+            reason=reason,
+            clients=tuple(records),
+            notes=notes,
+            decisions=decisions,
+        )
+
+    def _client(
+        self, client: str, i: int, share: float | None, norm: float, clip: float, gathered: Gathered | None
+    ) -> ClientRecord:
+        report = self._reports[client]
+        if gathered is None:
+            return ClientRecord(client, Verdict.ADMITTED, 0.0, report=_numbers(report), norm=norm, clip=clip)
+        verdict, reason = gathered.verdict(i)
+        prior = float(gathered.prior[i])
+        if verdict is Verdict.ADMITTED and share is not None and share <= 0 < prior:
+            verdict, reason = Verdict.PASSED_OVER, "the combining rule chose other updates"
+        elif verdict is Verdict.ADMITTED and clip < 1:
+            verdict, reason = Verdict.CLIPPED, f"longer than the limit: scaled to {clip:.0%} of its length"
+        return ClientRecord(
+            client,
+            verdict,
+            share=share,
+            prior=prior,
+            factors={name: float(values[i]) for name, values in gathered.factors.items()},
+            evidence={name: float(values[i]) for name, values in gathered.evidence.items()},
+            report=_numbers(report),
+            norm=norm,
+            clip=clip,
+            reason=reason,
+        )
+
+
+def _normalised(gathered: Gathered | None) -> Vector | None:
+    if gathered is None or gathered.coefficients is None:
+        return None
+    size = np.abs(gathered.coefficients)
+    total = float(size.sum())
+    return size / total if total > 0 else size
+
+
+def _loss(report: Report) -> float:
+    for loss in (report.loss_before, report.loss_after):
+        if loss is not None:
+            return loss
+    return float("nan")
+
+
+def _mean(values: Vector) -> float:
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if len(finite) else float("nan")
+
+
+def _numbers(report: Report) -> dict[str, Any]:
+    """The report's numbers for the record; a histogram of labels stays out of it."""
+    names = [f.name for f in fields(report) if f.name not in {"label_counts", "extra"}]
+    numbers = {name: getattr(report, name) for name in names}
+    return {**{k: v for k, v in numbers.items() if v is not None}, **dict(report.extra)}
