@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,11 @@ _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 #: A header longer than this is refused; 100 MB is the limit of the reference reader too.
 MAX_HEADER = 100_000_000
 
+#: NumPy holds no more dimensions; a longer shape would cost more to multiply out than it is worth.
+MAX_RANK = 64
+
+_METADATA = "__metadata__"
+
 
 def dump(arrays: Mapping[str, Array], metadata: Mapping[str, str] | None = None) -> bytes:
     """Serialise named arrays, in the order of the mapping.
@@ -49,14 +55,16 @@ def dump(arrays: Mapping[str, Array], metadata: Mapping[str, str] | None = None)
         metadata: optional text; it becomes part of the bytes, so leave it out where the bytes are an identity.
 
     Raises:
-        LayoutError: a dtype that the format has no name for.
+        LayoutError: a dtype or a name that the format cannot hold.
     """
     header: dict[str, Any] = {}
     if metadata:
-        header["__metadata__"] = {key: metadata[key] for key in sorted(metadata)}
+        header[_METADATA] = {key: metadata[key] for key in sorted(metadata)}
     chunks: list[bytes] = []
     offset = 0
     for name, array in arrays.items():
+        if name == _METADATA:
+            raise LayoutError(f"a tensor is called {name!r}", allowed="any other name")
         dtype = array.dtype.newbyteorder("<") if array.dtype.byteorder == ">" else array.dtype
         if dtype not in _NAMES:
             raise LayoutError(f"tensor {name!r} has dtype {array.dtype}", allowed=", ".join(map(str, _NAMES)))
@@ -68,7 +76,12 @@ def dump(arrays: Mapping[str, Array], metadata: Mapping[str, str] | None = None)
         }
         offset += len(data)
         chunks.append(data)
-    head = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    try:
+        head = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise LayoutError(
+            f"the name {error.object[error.start : error.end]!r} is not Unicode text"
+        ) from error
     head += b" " * (-len(head) % 8)
     return b"".join([len(head).to_bytes(8, "little"), head, *chunks])
 
@@ -93,12 +106,12 @@ def load(data: bytes | memoryview) -> tuple[dict[str, Array], dict[str, str]]:
             f"the header claims {length} bytes of {len(view)}", remedy="The upload or file is damaged"
         )
     try:
-        header = json.loads(bytes(view[8 : 8 + length]))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        header = json.loads(bytes(view[8 : 8 + length]).decode(), object_pairs_hook=_once)
+    except (ValueError, RecursionError) as error:
         raise LayoutError("the header is not JSON", remedy="The upload or file is damaged") from error
     if not isinstance(header, dict):
         raise LayoutError("the header is not a JSON object", remedy="The upload or file is damaged")
-    metadata = header.pop("__metadata__", {})
+    metadata = header.pop(_METADATA, {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise LayoutError("the metadata is not text", remedy="The upload or file is damaged")
     body = view[8 + length :]
@@ -114,6 +127,14 @@ def load(data: bytes | memoryview) -> tuple[dict[str, Array], dict[str, str]]:
     return arrays, metadata
 
 
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; one that says a name twice means different things to different readers."""
+    out = dict(pairs)
+    if len(out) < len(pairs):
+        raise LayoutError("the header says a name twice", remedy="The upload or file is damaged")
+    return out
+
+
 def _read_entry(name: str, entry: object, body: memoryview, start: int) -> tuple[Array, int]:
     damaged = LayoutError(
         f"tensor {name!r} has an unusable description", remedy="The upload or file is damaged"
@@ -124,17 +145,20 @@ def _read_entry(name: str, entry: object, body: memoryview, start: int) -> tuple
     shape, offsets = _naturals(entry.get("shape")), _naturals(entry.get("data_offsets"))
     if dtype is None or shape is None or offsets is None or len(offsets) != 2:
         raise damaged
-    count = 1
-    for size in shape:
-        count *= size
     begin, end = offsets
-    if begin != start or end - begin != count * dtype.itemsize or end > len(body):
+    if begin != start or end - begin != prod(shape) * dtype.itemsize or end > len(body):
         raise damaged
-    return np.frombuffer(body[begin:end], dtype=dtype).reshape(shape), end
+    try:
+        return np.frombuffer(body[begin:end], dtype=dtype).reshape(shape), end
+    except ValueError as error:
+        # No elements, and yet sizes beyond what NumPy can count.
+        raise damaged from error
 
 
 def _naturals(value: object) -> list[int] | None:
-    if isinstance(value, list) and all(type(v) is int and 0 <= v < 1 << 48 for v in value):
+    if not isinstance(value, list) or len(value) > MAX_RANK:
+        return None
+    if all(type(v) is int and 0 <= v < 1 << 48 for v in value):
         return value
     return None
 

@@ -62,7 +62,7 @@ def test_standardised_features_have_mean_zero_and_deviation_one_and_constants_va
             lambda: Dataset.of(np.where(X == 4, np.nan, X), np.zeros(4)),
             "not finite in 1 of 4 rows, first in row 1",
         ),
-        (lambda: Dataset.of(X.astype(float) * 1e38, np.zeros(4)), "finite numbers that fit into float32"),
+        (lambda: Dataset.of(X.astype(float) * 1e38, np.zeros(4)).in_float32(), "in float32, up to 3.4e38"),
         (lambda: Dataset.of(X, np.array([0, np.inf, 0, 0])), "target is not finite"),
         (lambda: Dataset.of(X, np.array([0, 1, 2, 1]), classes=["a", "b"]), "from 0 to 2"),
         (lambda: Dataset.of(X, np.array([0, -1, 1, 1]), classes=["a", "b"]), "from -1 to 1"),
@@ -70,7 +70,7 @@ def test_standardised_features_have_mean_zero_and_deviation_one_and_constants_va
         (lambda: Dataset.of(X, np.zeros(4), features=["a", "b"]), "2 feature names"),
         (lambda: Dataset.of(X, np.zeros(4), groups=np.array(["a"])), "shapes"),
         (lambda: Dataset.of(np.array([["a"], ["b"]]), np.zeros(2)), "numbers"),
-        (lambda: Dataset(X.astype(float), np.zeros(4)), "float64"),
+        (lambda: Dataset(X.astype(int), np.zeros(4)), "float64"),
     ],
 )
 def test_what_cannot_be_rows_is_refused(make, words):

@@ -4,10 +4,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from haina.data.dataset import Dataset
-from haina.data.federated import federate, from_sites, numbered
+from haina.data.federated import federate, numbered
 from haina.data.partition import IID, Dirichlet, NaturalKey
 from haina.data.sources import load
-from haina.data.table import Columns
+from haina.data.table import Columns, read_sites
 from haina.errors import DataError
 from haina.strategy.select import Population
 
@@ -112,7 +112,7 @@ def test_files_of_sites_become_clients(tmp_path):
         lines = [f"{rng.normal():.3f},{'yes' if rng.random() < 0.5 else 'no'}" for _ in range(n)]
         sites[name] = tmp_path / f"{name}.csv"
         sites[name].write_text("v,y\n" + "\n".join(lines) + "\n")
-    data = from_sites(sites, Columns("y"), np.random.default_rng(0), test=0.25)
+    data = federate(read_sites(sites, Columns("y")), NaturalKey("site"), np.random.default_rng(0), test=0.25)
     assert data.clients.clients == ("aarhus", "zuerich")
     np.testing.assert_array_equal(data.clients.sizes, [15, 30])
     assert data.classes == ("no", "yes")

@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
+import torch
 from sgd_reference import OPTIONS, logistic_loss, logistic_sgd, work_of
 from torch import nn
 

@@ -12,7 +12,7 @@ def violation(A, q, b, l1, l2):
     return np.where(b != 0, np.abs(gradient - l1 * np.sign(b)), np.maximum(np.abs(gradient) - l1, 0)).max()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),
     p=st.integers(1, 25),
@@ -28,7 +28,7 @@ def test_the_optimality_conditions_hold_from_any_start(seed, p, rows, share, rid
     b = minimise(A, q, np.zeros(p), l1, l2)
     scale = np.abs(q).max()
     assert violation(A, q, b, l1, l2) <= 1e-9 * scale
-    again = minimise(A, q, rng.normal(size=p) if rows > p else b, l1, l2)
+    again = minimise(A, q, rng.normal(size=p), l1, l2)
     assert violation(A, q, again, l1, l2) <= 1e-9 * scale
 
 
@@ -55,7 +55,6 @@ def test_a_tie_stays_out():
     assert minimise(np.eye(2), np.array([0.5, 0.1]), np.zeros(2), 0.5, 0.0).tolist() == [0.0, 0.0]
 
 
-def test_a_quadratic_without_a_minimum():
-    A = np.array([[1.0, 2.0], [2.0, 1.0]])
+def test_a_slope_without_a_curve_has_no_minimum():
     with pytest.raises(RoundError, match="no minimum"):
-        minimise(A, np.array([1.0, -1.0]), np.array([1.0, -1.0]), 0.01, 0.0)
+        minimise(np.array([[1.0, 1.0], [1.0, 1.0]]), np.array([1.0, -1.0]), np.zeros(2), 0.5, 0.0)

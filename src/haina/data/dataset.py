@@ -1,6 +1,6 @@
 """Dataset: rows with a target, as arrays, checked once on the way in.
 
-Whatever the source, what leaves it is float32 features without gaps and targets of one of two kinds: class numbers or values. The kind is
+Whatever the source, what leaves it is features without gaps and targets of one of two kinds: class numbers or values. The kind is
 never guessed from a table (a regression target may well be whole numbers); for arrays the dtype says it.
 """
 
@@ -24,7 +24,7 @@ class Dataset:
     """Rows of one table, or of all tables of a federation.
 
     Args:
-        x: `[N, ...]` float32 features, all finite.
+        x: `[N, ...]` features, all finite: float64 as read, float32 where they came as such or were made so (`in_float32`).
         y: `[N]` int64 class numbers from 0, or float64 values.
         features: names of the columns of a two-dimensional `x`; empty for other shapes.
         classes: names of the classes, in the order of their numbers; None for values.
@@ -56,10 +56,12 @@ class Dataset:
         if self.features and self.x.shape[1:] != (len(self.features),):
             raise DataError(f"{len(self.features)} feature names for columns of shape {self.x.shape[1:]}")
         require_unique(self.features, "feature")
-        if self.x.dtype != np.float32 or self.y.dtype != (np.float64 if self.classes is None else np.int64):
+        if self.x.dtype not in (np.float32, np.float64) or self.y.dtype != (
+            np.float64 if self.classes is None else np.int64
+        ):
             raise DataError(
                 f"dtypes are {self.x.dtype} and {self.y.dtype}",
-                allowed="float32 features; int64 class numbers or float64 values",
+                allowed="float32 or float64 features; int64 class numbers or float64 values",
                 remedy="Use Dataset.of to convert",
             )
         for name, values in (("feature", self.x), ("target", self.y)):
@@ -67,7 +69,7 @@ class Dataset:
             if len(bad):
                 raise DataError(
                     f"a {name} is not finite in {len(bad)} of {n} rows, first in row {bad[0]}",
-                    allowed="finite numbers that fit into float32",
+                    allowed="finite numbers (in float32, up to 3.4e38)",
                 )
         if self.classes is not None:
             if len(self.classes) < 2:
@@ -122,7 +124,7 @@ class Dataset:
         else:
             kind = tuple(classes)
             target = recode(*factorise(y), kind, "target")
-        return cls(to_float32(x), target, tuple(features), kind, groups, key if groups is not None else "")
+        return cls(_floats(x), target, tuple(features), kind, groups, key if groups is not None else "")
 
     def __len__(self) -> int:
         return len(self.y)
@@ -131,11 +133,16 @@ class Dataset:
         """The given rows without their features: all that a partition reads, so that features are copied once only."""
         return replace(
             self,
-            x=np.empty((len(rows), 0), np.float32),
+            x=np.empty((len(rows), 0), self.x.dtype),
             y=self.y[rows],
             features=(),
             groups=None if self.groups is None else self.groups[rows],
         )
+
+    def in_float32(self) -> Dataset:
+        """The rows for networks, which compute in float32; a number too large for it is refused."""
+        with np.errstate(over="ignore"):
+            return replace(self, x=self.x.astype(np.float32, copy=False))
 
     def standardised(self) -> Dataset:
         """Every feature with mean 0 and standard deviation 1 over all rows; a constant feature becomes 0.
@@ -145,13 +152,11 @@ class Dataset:
         mean = self.x.mean(axis=0, dtype=np.float64)
         spread = self.x.std(axis=0, dtype=np.float64)
         spread = np.where(spread > 0, spread, 1.0)
-        return replace(self, x=((self.x - mean) / spread).astype(np.float32))
+        return replace(self, x=((self.x - mean) / spread).astype(self.x.dtype))
 
 
-def to_float32(values: Array) -> NDArray[np.float32]:
-    """Numbers as float32; one too large becomes infinite and is refused by `Dataset`."""
-    with np.errstate(over="ignore"):
-        return values.astype(np.float32)
+def _floats(values: Array) -> Array:
+    return values if values.dtype == np.float32 else values.astype(np.float64)
 
 
 def factorise(values: Array) -> tuple[list[str], Index]:

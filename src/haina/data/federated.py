@@ -9,10 +9,9 @@ test set while less than half of the rows are set aside. Without groups that is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +19,6 @@ from numpy.typing import NDArray
 from haina.artifact import Array
 from haina.data.dataset import Dataset, Index
 from haina.data.partition import NaturalKey, Partition
-from haina.data.table import Columns, read_sites
 from haina.errors import DataError
 from haina.shards import Shards
 
@@ -121,18 +119,6 @@ def federate(
         dataset.features,
         dataset.classes,
     )
-
-
-def from_sites(
-    sites: Mapping[str, str | Path],
-    columns: Columns,
-    rng: np.random.Generator,
-    *,
-    test: float | int = 0.2,
-    held: float | int = 0,
-) -> Federated:
-    """A population whose clients are files, one for each site: `{name: path}`. See `read_sites` and `federate`."""
-    return federate(read_sites(sites, columns), NaturalKey("site"), rng, test=test, held=held)
 
 
 def numbered(clients: int) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from haina.artifact import Array
-from haina.data.dataset import Dataset, factorise, in_order, recode, to_float32
+from haina.data.dataset import Dataset, factorise, in_order, recode
 from haina.data.files import read_frame
 from haina.errors import DataError
 
@@ -197,9 +197,9 @@ def _matrix(
     for column in features:
         if column in levels:
             codes = recode(*_factors(where, frame, column), levels[column], f"{where}: column {column!r}")
-            pieces.append((codes[:, None] == np.arange(len(levels[column]))).astype(np.float32))
+            pieces.append((codes[:, None] == np.arange(len(levels[column]))).astype(np.float64))
         else:
-            pieces.append(to_float32(_numbers(where, frame, column))[:, None])
+            pieces.append(_numbers(where, frame, column)[:, None])
     return np.concatenate(pieces, axis=1)
 
 

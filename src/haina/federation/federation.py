@@ -12,12 +12,13 @@ from typing import Any, cast
 
 import numpy as np
 
-from haina.data.federated import Federated, federate, from_sites
-from haina.data.partition import PARTITIONS, NaturalKey
+from haina.data.dataset import Dataset
+from haina.data.federated import Federated, federate
+from haina.data.partition import PARTITIONS, NaturalKey, Partition
 from haina.data.sources import load as load_source
-from haina.data.table import Columns
+from haina.data.table import Columns, read_sites
 from haina.errors import ConfigError, HainaError
-from haina.federation.learners import LEARNERS, method
+from haina.federation.learners import EXACT, LEARNERS, Made
 from haina.federation.names import CLIPS, COMBINERS, FACTORS, SCHEDULES, SELECTORS, SERVERS
 from haina.federation.parts import Place, build, part, parts
 from haina.federation.schema import FederationFile, Part, parse
@@ -93,38 +94,42 @@ class Federation:
     def data(self) -> Federated:
         """Clients' rows, test rows and the server's samples."""
         section, place = self.settings.data, self._place / "data"
-        rng = np.random.default_rng([self.seed, _DATA])
         if (section.source is None) == (section.sites is None):
             raise place.error("names no data, or names them twice", allowed="either source or sites")
         try:
-            if section.sites is not None:
-                sites = {name: self.folder / path for name, path in section.sites.items()}
-                return from_sites(sites, self._columns(place), rng, test=section.test, held=section.held)
-            return self._divided(cast(str, section.source), rng)
-        except ConfigError:
-            raise
+            dataset = self._dataset()
+            # Exact statistics keep every digit of the table; networks compute in float32.
+            dataset = dataset if self.settings.model.learner in EXACT else dataset.in_float32()
+            if section.standardise:
+                dataset = dataset.standardised()
+            rng = np.random.default_rng([self.seed, _DATA])
+            return federate(dataset, self._partition(dataset), rng, test=section.test, held=section.held)
         except HainaError as error:
+            if error.what.startswith(self.file):
+                raise
             raise place.error(error.what, allowed=error.allowed, remedy=error.remedy) from error
 
-    def _divided(self, source: str, rng: np.random.Generator) -> Federated:
+    def _dataset(self) -> Dataset:
         section, place = self.settings.data, self._place / "data"
-        is_file = Path(source).suffix.lower() in {".csv", ".parquet", ".npz"}
-        columns = self._columns(place) if Path(source).suffix.lower() in {".csv", ".parquet"} else None
-        dataset = load_source(
-            str(self.folder / source) if is_file else source, columns=columns, seed=self.seed
-        )
-        if section.standardise:
-            dataset = dataset.standardised()
+        if section.sites is not None:
+            sites = {name: self.folder / path for name, path in section.sites.items()}
+            return read_sites(sites, self._columns(place))
+        source = cast(str, section.source)
+        suffix = Path(source).suffix.lower()
+        columns = self._columns(place) if suffix in {".csv", ".parquet"} else None
+        path = self.folder / source if suffix in {".csv", ".parquet", ".npz"} else source
+        return load_source(str(path), columns=columns, seed=self.seed)
+
+    def _partition(self, dataset: Dataset) -> Partition:
+        section, place = self.settings.data, self._place / "data" / "partition"
         if section.partition is not None:
-            partition = part(section.partition, PARTITIONS, place / "partition")
-        elif dataset.groups is not None:
-            partition = NaturalKey(dataset.key)
-        else:
-            raise (place / "partition").error(
-                "is missing, and the data have no natural key to divide them by",
-                allowed="for example {dirichlet = 0.3, clients = 30} or {iid = 10}",
-            )
-        return federate(dataset, partition, rng, test=section.test, held=section.held)
+            return cast(Partition, part(section.partition, PARTITIONS, place))
+        if dataset.groups is not None:
+            return NaturalKey(dataset.key)
+        raise place.error(
+            "is missing, and the data have no natural key to divide them by",
+            allowed="for example {dirichlet = 0.3, clients = 30} or {iid = 10}",
+        )
 
     def _columns(self, place: Place) -> Columns:
         section = self.settings.data
@@ -141,16 +146,19 @@ class Federation:
         )
 
     @cached_property
-    def learner(self) -> Learner:
-        """The home of local training."""
-        place = self._place / "model"
-        make = LEARNERS.get(self.settings.model.learner)
+    def _made(self) -> Made:
+        place, model = self._place / "model", self.settings.model
+        make = LEARNERS.get(model.learner)
         if make is None:
             raise (place / "learner").error(
-                f"{self.settings.model.learner!r} is not known", allowed=", ".join(sorted(LEARNERS))
+                f"{model.learner!r} is not known", allowed=", ".join(sorted(LEARNERS))
             )
-        settings = dict(self.settings.model.model_extra or {})
-        return cast(Learner, build(make(self.data, self.folder), settings, place))
+        return cast(Made, build(make(self.data, self.folder), dict(model.model_extra or {}), place))
+
+    @property
+    def learner(self) -> Learner:
+        """The home of local training."""
+        return self._made.learner
 
     @cached_property
     def training(self) -> Training:
@@ -170,7 +178,7 @@ class Federation:
     def strategy(self) -> Strategy:
         """The five steps: the learner's own method, or a preset, with the parts given one by one put in their places."""
         section, place = self.settings.strategy, self._place / "strategy"
-        own = method(self.learner)
+        own = self._made.strategy
         if own is not None:
             given = {name for name, value in section.model_dump().items() if value is not None}
             if given:
@@ -204,7 +212,7 @@ class Federation:
         rate_place = self._place / "train" / "learning_rate"
         changes["rate"] = part({"constant": rate} if isinstance(rate, float) else rate, SCHEDULES, rate_place)
         try:
-            return replace(base, **changes)
+            return cast(Strategy, replace(base, **changes))
         except HainaError as error:
             raise place.error(error.what, allowed=error.allowed, remedy=error.remedy) from error
 

@@ -1,4 +1,4 @@
-"""The learners by name, each with the settings that `[model]` may hold, and the strategies that exact learners bring along.
+"""The learners by name: the settings that `[model]` may hold, and the strategy that an exact learner brings along.
 
 Sizes of inputs and outputs come from the data, so a file does not repeat them.
 """
@@ -6,105 +6,140 @@ Sizes of inputs and outputs come from the data, so a file does not repeat them.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from haina.data.federated import Federated
 from haina.errors import ConfigError, LearnerError
 from haina.learners.learner import Learner
 from haina.learners.models import Model
+from haina.strategy.combine import Collect, Sum
+from haina.strategy.parts import Server
+from haina.strategy.server import ElasticNetPath, Merge, Newton
+from haina.strategy.strategy import Strategy
+from haina.strategy.weigh import Uniform, Weigh
 
 Kind = Literal["logistic", "mlp", "cnn"]
 
-#: What `[model]` may say besides `learner`, made for some data and the folder of the file.
-Make = Callable[[Federated, Path], Callable[..., Learner]]
+#: Learners whose results are exact, so that features keep all their digits.
+EXACT = frozenset({"glm"})
 
 
-def _jax(data: Federated, folder: Path) -> Callable[..., Learner]:
+@dataclass(frozen=True)
+class Made:
+    """A learner, and the strategy that alone fits it; None where any strategy will do."""
+
+    learner: Learner
+    strategy: Strategy | None = None
+
+
+#: What `[model]` may say besides `learner`, for some data and the folder of the file.
+Make = Callable[[Federated, Path], Callable[..., Made]]
+
+
+def _jax(data: Federated, folder: Path) -> Callable[..., Made]:
     def jax(
         kind: Kind = "mlp",
         hidden: tuple[int, ...] = (32,),
         build: str | None = None,
         local: tuple[str, ...] = (),
         shared: tuple[str, ...] = ("*",),
-    ) -> Learner:
+    ) -> Made:
         from haina.learners.jax import JaxLearner, learner
 
         options: dict[str, Any] = {"loss": _loss(data), "local": local, "shared": shared}
-        if local or tuple(shared) != ("*",):
+        if local or shared != ("*",):
             options["memory"] = {}
         if build is None:
-            return learner(_model(data, kind, hidden), **options)
+            return Made(learner(_model(data, kind, hidden), **options))
         made = user_function(build, folder)()
         if not isinstance(made, tuple) or len(made) != 2 or not all(callable(part) for part in made):
             raise LearnerError(
-                f"{build} gave {type(made).__name__}", allowed="two functions: init(key), apply(params, x)"
+                f"{build} gave {type(made).__name__}", allowed="two functions: init(key) and apply(params, x)"
             )
-        return JaxLearner(*made, **options)
+        return Made(JaxLearner(*made, **options))
 
     return jax
 
 
-def _torch(data: Federated, folder: Path) -> Callable[..., Learner]:
+def _torch(data: Federated, folder: Path) -> Callable[..., Made]:
     def torch(
         kind: Kind = "mlp",
         hidden: tuple[int, ...] = (32,),
         build: str | None = None,
-        local: tuple[str, ...] = (),
+        local: tuple[str, ...] | None = None,
         shared: tuple[str, ...] = ("*",),
-    ) -> Learner:
+    ) -> Made:
         from haina.learners.torch import TorchLearner, learner
 
-        options: dict[str, Any] = {"loss": _loss(data), "local": local, "shared": shared, "memory": {}}
+        options: dict[str, Any] = {"loss": _loss(data), "local": local, "shared": shared}
+        if local or shared != ("*",):
+            options["memory"] = {}
         if build is None:
-            return learner(_model(data, kind, hidden), **options)
-        return TorchLearner(user_function(build, folder), **options)
+            return Made(learner(_model(data, kind, hidden), **options))
+        return Made(TorchLearner(user_function(build, folder), **options))
 
     return torch
 
 
-def _glm(data: Federated, folder: Path) -> Callable[..., Learner]:
+def _glm(data: Federated, folder: Path) -> Callable[..., Made]:
     def glm(
         family: Literal["gaussian", "binomial", "poisson"] = "gaussian",
         intercept: bool = True,
         alpha: float | None = None,
         lambdas: tuple[float, ...] | None = None,
-        standardise: bool = True,
-    ) -> Learner:
+        n_lambda: int = 100,
+        standardize: bool = True,
+    ) -> Made:
         from haina.learners.glm import Design, GlmLearner
 
         names = data.features or tuple(f"x{j}" for j in range(data.clients.x.shape[1]))
-        raise NotImplementedError(names, Design, GlmLearner, alpha, lambdas, standardise)
+        learner = GlmLearner(family, Design.named(names, intercept))
+        server: Server = Newton(family, intercept, learner.design.names)
+        if alpha is not None:
+            server = ElasticNetPath(family, alpha, lambdas, n_lambda, standardize=standardize)
+        elif lambdas is not None:
+            raise LearnerError(
+                "lambdas are penalties, and alpha is not given", allowed="alpha in [0, 1]: 1 is the lasso"
+            )
+        return Made(learner, Strategy(weigh=_ONCE, combine=Sum(), server=server, name="glm"))
 
     return glm
 
 
-def _forest(data: Federated, folder: Path) -> Callable[..., Learner]:
+def _forest(data: Federated, folder: Path) -> Callable[..., Made]:
     def forest(
         trees: int = 100,
         max_features: int | float | Literal["sqrt"] | None = "sqrt",
         min_leaf: int = 5,
         max_depth: int | None = None,
-    ) -> Learner:
+    ) -> Made:
         from haina.learners.forest import ForestLearner
 
-        features, classes = data.clients.x.shape[1], data.classes
-        if classes is None:
-            return ForestLearner("regression", features, 0, trees, max_features, min_leaf, max_depth)
-        return ForestLearner(
-            "classification", features, len(classes), trees, max_features, min_leaf, max_depth
+        classes = 0 if data.classes is None else len(data.classes)
+        learner = ForestLearner(
+            "classification" if classes else "regression",
+            data.clients.x.shape[1],
+            classes,
+            trees,
+            max_features,
+            min_leaf,
+            max_depth,
+        )
+        return Made(
+            learner, Strategy(weigh=_ONCE, combine=Collect(), server=Merge(learner.merge), name="forest")
         )
 
     return forest
 
 
-def method(learner: Learner) -> Strategy | None:
-    """The strategy that an exact learner brings along; None where any strategy will do."""
-    return None
+#: Every client counts once: sums are sums, and trees are trees.
+_ONCE = Weigh((Uniform(),))
 
-
-LEARNERS: dict[str, Make] = {"jax": _jax, "torch": _torch, "glm": _glm, "forest": _forest}
+#: Every learner by its name in a federation file.
+LEARNERS: Mapping[str, Make] = {"jax": _jax, "torch": _torch, "glm": _glm, "forest": _forest}
 
 
 def _model(data: Federated, kind: Kind, hidden: Sequence[int]) -> Model:
@@ -141,4 +176,4 @@ def user_function(reference: str, folder: Path) -> Callable[[], Any]:
     function = getattr(loaded, name, None)
     if not callable(function):
         raise ConfigError(f"{path.name} has no function {name!r}", remedy="Check the name after the colon")
-    return function
+    return cast(Callable[[], Any], function)

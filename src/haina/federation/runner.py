@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack
 
+from haina.errors import ConfigError
 from haina.federation.federation import Federation
 from haina.federation.workers import Workers
 from haina.simulation.rundir import RunDir
@@ -39,6 +40,11 @@ def play(
         folder.create(federation.text)
     run = run or simulation.start()
     count = workers or federation.settings.simulation.workers
+    if count > 1 and simulation.learner.personal is not None:
+        raise ConfigError(
+            f"{count} workers would each keep personal tensors of their own",
+            allowed="workers = 1 while tensors are local",
+        )
     with ExitStack() as stack:
         train = stack.enter_context(Workers(federation, count)).train if count > 1 else None
         while run.round < simulation.rounds and not run.finished:

@@ -78,6 +78,10 @@ class ForestLearner:
                 raise LearnerError(f"{name} is {getattr(self, name)!r}", allowed=words)
 
     @property
+    def personal(self) -> None:
+        """Nothing stays with a client."""
+
+    @property
     def update_size(self) -> None:
         """Documents have any length."""
         return None

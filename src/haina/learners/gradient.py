@@ -12,7 +12,6 @@ with the client has no received value to be pulled to.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 import numpy as np
@@ -20,13 +19,10 @@ import numpy as np
 from haina.artifact import Array
 from haina.errors import LearnerError
 from haina.layout import Layout
-from haina.learners.learner import Metrics, Training, Work
+from haina.learners.learner import Metrics, Personal, Training, Work
 from haina.learners.normalizer import norm_a
 from haina.report import Report
 from haina.update import Failure
-
-#: Client name -> the tensors that stay with that client, between rounds.
-Memory = MutableMapping[str, Mapping[str, Array]]
 
 #: Losses with a name: mean over classes' log-likelihood, and the squared error (f(x) - y)^2 without a factor 1/2.
 LOSSES = ("cross_entropy", "squared")
@@ -44,7 +40,7 @@ def check_loss(loss: object) -> None:
         )
 
 
-def check_memory(layout: Layout, trained: set[str], memory: Memory | None) -> None:
+def check_memory(layout: Layout, trained: set[str], memory: Personal | None) -> None:
     """Refuse trained tensors that stay with the client and would be forgotten after every round."""
     kept = [field.name for field in layout.fields if not field.shared and field.name in trained]
     if kept and memory is None:

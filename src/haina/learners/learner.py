@@ -8,7 +8,7 @@ one, and the result does not depend on how clients are divided among calls.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -103,6 +103,10 @@ class Metrics:
     extra: Mapping[str, float] = field(default_factory=dict)
 
 
+#: Client name -> the tensors that stay with that client, between rounds.
+Personal = MutableMapping[str, Mapping[str, Array]]
+
+
 class Learner(Protocol):
     """A home of local training."""
 
@@ -111,6 +115,10 @@ class Learner(Protocol):
     @property
     def update_size(self) -> int | None:
         """Length of an update's vector; None when it is the model's (or free, for collected payloads)."""
+
+    @property
+    def personal(self) -> Personal | None:
+        """The tensors that stay with each client between rounds; None when all travel. A checkpoint saves them."""
 
     def initial(self, seed: int) -> Array:
         """The model before the first round; the same seed gives the same bytes."""

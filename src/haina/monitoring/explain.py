@@ -34,11 +34,11 @@ def explain_round(records: Sequence[RoundRecord], round: int | None = None) -> s
     told = [earlier for earlier in records if earlier.round <= record.round]
     since = {stay.client: stay.start for stay in quarantines(told) if stay.released is None}
     by_share = sorted(shaped(record), key=lambda client: (-(client.share or 0.0), client.client))
-    plainly = [client for client in by_share if client.verdict is Verdict.ADMITTED]
-    down = _by_loss(client for client in record.clients if client.verdict in WEIGHED_DOWN)
+    down = _by_loss(_weighed_down(record))
+    plainly = [client for client in by_share if client not in down]
     locked = _by_loss(client for client in record.clients if client.verdict is Verdict.QUARANTINED)
     lines = _heading(record, told)
-    if len(plainly) > NAMED and _alike(plainly):
+    if len(plainly) > NAMED and _alike(by_share):
         lines.append(f"{len(plainly)} clients count the same: {percent(plainly[0].share)} each.")
     elif plainly and plainly[0].share is not None:
         lines += _group("Largest shares", plainly, record, since, of=False)
@@ -65,9 +65,10 @@ def explain_client(client: ClientRecord, record: RoundRecord, since: int | None 
     share = "" if client.share is None else f" counts {percent(client.share)}"
     prior = "" if client.prior is None else f" (prior {percent(client.prior)})"
     said = [plain(client.reason)] if client.reason else []
-    if client.verdict is Verdict.ADMITTED:
+    if client.verdict is Verdict.ADMITTED and not _halved(client):
         said += factors(client)
     else:
+        said += ["the combining rule left it little"] if client.verdict is Verdict.ADMITTED else []
         said += evidence(client, usual(record))
     said.append(", ".join(words for words in (_trust(client), _standing(client, record, since)) if words))
     return (
@@ -109,7 +110,7 @@ def _heading(record: RoundRecord, told: Sequence[RoundRecord]) -> list[str]:
         said.append(f"loss {number(loss)}")
     lines = [f"Round {record.round} made a new model: {', '.join(said) or 'not evaluated'}."]
     effective = known(record.notes, "effective_clients")
-    worth = "" if effective is None else f", worth {number(effective)} equal clients"
+    worth = "" if effective is None else f", worth {effective:.1f} equal clients"
     lines.append(f"{len(shaped(record))} of {invited} shaped it{worth}.")
     if any(client.share is None for client in shaped(record)):
         lines.append(
@@ -153,10 +154,25 @@ def _left_out(record: RoundRecord) -> list[str]:
     return lines
 
 
+def _weighed_down(record: RoundRecord) -> list[ClientRecord]:
+    """Those whom a verdict weighs down, and those to whom the combining rule gave less than half of their prior."""
+    even = _alike(shaped(record))
+    return [
+        client
+        for client in record.clients
+        if client.verdict in WEIGHED_DOWN
+        or (client.verdict is Verdict.ADMITTED and not even and _halved(client) and client in shaped(record))
+    ]
+
+
+def _halved(client: ClientRecord) -> bool:
+    return client.share is not None and client.prior is not None and client.share < client.prior / 2
+
+
 def _by_loss(clients: Iterable[ClientRecord]) -> list[ClientRecord]:
     return sorted(clients, key=lambda client: ((client.share or 0.0) - (client.prior or 0.0), client.client))
 
 
 def _alike(clients: Sequence[ClientRecord]) -> bool:
-    shares = [client.share or 0.0 for client in clients]
-    return clients[0].share is not None and max(shares) - min(shares) <= 1e-9
+    shares = [client.share for client in clients if client.share is not None]
+    return bool(shares) and max(shares) - min(shares) <= 1e-9

@@ -18,6 +18,7 @@ MEANING: Mapping[str, str] = {
     "equal clients": "clients of equal share that would weigh the same",
     "cosine": "direction against the group's, 1 the same, 0 unrelated, -1 opposite",
     "distance": "how far the update lies from the combined one",
+    "Krum score": "sum of squared distances to its nearest neighbours",
     "norm": "length of the update, how far it wants to move the model",
     "deviation": "how strange its recent updates were, up to 1 is usual",
     "consistency": "how ordinary its updates were so far, 0 to 1",
@@ -89,10 +90,16 @@ def _cosine(value: float, usual: float) -> str:
     return f"points {way} the others (cosine {score(value)})"
 
 
-def _far(label: str, value: float, usual: float) -> str:
+def _distance(value: float, usual: float) -> str:
     if usual > 0 and value >= 1.5 * usual:
-        return f"lies {number(value / usual)} times as far off as is usual ({label} {number(value)})"
-    return f"lies no farther off than is usual ({label} {number(value)})"
+        return f"lies {number(value / usual)} times as far off as is usual (distance {number(value)})"
+    return f"lies no farther off than is usual (distance {number(value)})"
+
+
+def _krum(value: float, usual: float) -> str:
+    if usual > 0 and value >= 1.5 * usual:
+        return f"lies apart from its neighbours (Krum score {number(value)}, {number(usual)} is usual)"
+    return f"has neighbours as others have (Krum score {number(value)})"
 
 
 def _length(value: float, usual: float) -> str:
@@ -108,8 +115,8 @@ def _deviation(value: float, usual: float) -> str:
 
 _EVIDENCE: Mapping[str, Callable[[float, float], str]] = {
     "cosine": _cosine,
-    "distance": lambda value, usual: _far("distance", value, usual),
-    "krum_score": lambda value, usual: _far("Krum score", value, usual),
+    "distance": _distance,
+    "krum_score": _krum,
     "norm": _length,
     "deviation": _deviation,
 }

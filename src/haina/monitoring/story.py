@@ -74,10 +74,8 @@ def _course(
     sign = 1 if highest else -1
     peak, value = max(points, key=lambda point: (sign * point[1], -point[0]))
     extreme = "highest" if highest else "lowest"
-    return (
-        f"{what} went from {words(start)} (round {first}) to {words(end)} (round {last}); "
-        f"{extreme} {words(value)} in round {peak}."
-    )
+    went = f"{what} went from {words(start)} (round {first}) to {words(end)} (round {last})"
+    return f"{went}." if peak == last else f"{went}; {extreme} {words(value)} in round {peak}."
 
 
 def crossing(accuracy: Sequence[tuple[int, float]], threshold: float) -> str:
@@ -110,7 +108,8 @@ def _counting(records: Sequence[RoundRecord]) -> list[str]:
     if worth:
         low, when = min(worth)
         mean = sum(value for value, _ in worth) / len(worth)
-        said += f", worth {number(mean)} equal clients (fewest {number(low)}, in round {when})"
+        said += f", worth {mean:.1f} equal clients"
+        said += f" (fewest {low:.1f}, in round {when})" if low < mean - 0.05 else ""
     return [f"{said}."]
 
 

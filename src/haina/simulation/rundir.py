@@ -91,6 +91,8 @@ class RunDir:
         arrays: dict[str, Array] = {"model": run.model}
         arrays |= {f"state/{name}": array for name, array in run.state.to_arrays().items()}
         arrays |= {f"memory/{client}": memory for client, memory in sorted(run.memories.items())}
+        for client, tensors in sorted((learner.personal or {}).items()):
+            arrays |= {f"personal/{json.dumps([client, name])}": tensor for name, tensor in tensors.items()}
         metadata = {"format": str(FORMAT), "finished": str(int(run.finished)), "model_sha256": sha256(model)}
         replace_file(self.path / "state.safetensors", dump(arrays, metadata))
 
@@ -120,6 +122,10 @@ class RunDir:
             )
         state = strategy.restore({n[6:]: a for n, a in arrays.items() if n.startswith("state/")})
         memories = {n[7:]: np.array(a) for n, a in arrays.items() if n.startswith("memory/")}
+        for name, array in arrays.items():
+            if name.startswith("personal/") and learner.personal is not None:
+                client, tensor = json.loads(name[9:])
+                learner.personal[client] = {**learner.personal.get(client, {}), tensor: np.array(array)}
         lines = self._lines()[: state.round]
         replace_file(self.path / "rounds.jsonl", b"".join(line + b"\n" for line in lines))
         return Run(model, state, memories, finished=metadata.get("finished") == "1")

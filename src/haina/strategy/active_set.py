@@ -18,13 +18,14 @@ The trap is a tie: a gradient that equals l1 up to rounding, as at the first lam
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from haina.errors import RoundError
 from haina.update import Vector
 
 #: A gradient exceeds l1 when it does so by more than this share of the largest entry of q.
 EXACT = 1e-12
+#: Curvature below this share of the largest is none: columns repeat each other, and along such a way only the absolute values act.
+SINGULAR = 1e-11
 
 
 def minimise(A: Vector, q: Vector, start: Vector, l1: float, l2: float) -> Vector:
@@ -45,25 +46,24 @@ def minimise(A: Vector, q: Vector, start: Vector, l1: float, l2: float) -> Vecto
     signs = np.where(usable, np.sign(b), 0.0)
     if l1 == 0:
         free = np.flatnonzero(usable)
-        b[free] = np.linalg.lstsq(_block(A, free, l2), q[free], rcond=None)[0]
+        b[free] = np.linalg.lstsq(A[np.ix_(free, free)] + l2 * np.eye(len(free)), q[free], rcond=None)[0]
         return b
     border = l1 + EXACT * float(np.max(np.abs(q), initial=0.0))
     for _ in range(100 + 20 * len(b)):
         active = np.flatnonzero(signs)
-        try:
-            target = np.linalg.solve(_block(A, active, l2), q[active] - l1 * signs[active])
-        except np.linalg.LinAlgError:
-            break
-        crossing = target * signs[active] < 0
-        if crossing.any():
-            here = b[active]
-            way = np.full(len(active), np.inf)
-            way[crossing] = here[crossing] / (here - target)[crossing]
-            first = int(np.argmin(way))
-            b[active] = here + way[first] * (target - here)
+        slope = (q - A @ b - l2 * b - l1 * signs)[active]
+        way, whole = _direction(A[np.ix_(active, active)] + l2 * np.eye(len(active)), slope, l1)
+        inward = way * signs[active] < 0
+        reach = np.full(len(active), np.inf)
+        reach[inward] = -b[active][inward] / way[inward]
+        if len(active) and reach.min() < whole:
+            first = int(np.argmin(reach))
+            b[active] += reach[first] * way
             b[active[first]] = signs[active[first]] = 0.0
             continue
-        b[active] = target
+        if not np.isfinite(whole):
+            break
+        b[active] += way
         pull = np.where(usable & (signs == 0), q - A @ b, 0.0)
         if not len(pull) or (np.abs(pull) <= border).all():
             return b
@@ -75,6 +75,20 @@ def minimise(A: Vector, q: Vector, start: Vector, l1: float, l2: float) -> Vecto
     )
 
 
-def _block(A: Vector, index: NDArray[np.intp], l2: float) -> Vector:
-    block: Vector = A[np.ix_(index, index)]
-    return block + l2 * np.eye(len(index))
+def _direction(H: Vector, slope: Vector, l1: float) -> tuple[Vector, float]:
+    """The way down for the present signs, and how much of it to go: 1 to the minimum, or without end where nothing but the slope acts."""
+    try:
+        way = np.asarray(np.linalg.solve(H, slope), np.float64)
+    except np.linalg.LinAlgError:
+        pass
+    else:
+        # The curvature along the way; a way that columns repeating each other have blown up has none.
+        if way @ slope >= SINGULAR * np.max(np.diag(H), initial=0.0) * (way @ way):
+            return way, 1.0
+    values, vectors = np.linalg.eigh(H)
+    along = vectors.T @ slope
+    flat = values <= SINGULAR * values[-1]
+    # q and Ab have no flat part, so whatever is flat comes from the absolute values and is of the order of l1.
+    if np.linalg.norm(along[flat]) > 1e-6 * l1:
+        return vectors[:, flat] @ along[flat], np.inf
+    return vectors[:, ~flat] @ (along[~flat] / values[~flat]), 1.0

@@ -91,8 +91,8 @@ class Folding:
             if self._drift is not None:
                 self._drift[columns] += drift * block
 
-    def gather(self, clients: Sequence[str]) -> Gathered:
-        """The weighted mean (or sum) of what was folded; `clients` are those that were, in order."""
+    def gather(self, clients: Sequence[str], clip: Vector) -> Gathered:
+        """The weighted mean (or sum) of what was folded; `clients` are those that were, in order. `clip` was applied on the way."""
         terms = _joined([self._folded[client][0] for client in clients])
         index = [self._place[client] for client in clients]
         mass = float(self._shares[index].sum())

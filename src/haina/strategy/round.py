@@ -135,10 +135,7 @@ class Round:
         if not clients:
             return None, None, "no client sent a usable update"
         try:
-            if isinstance(self._gather, Folding):
-                gathered = self._gather.gather(clients)
-            else:
-                gathered = self._gather.gather(clients, clip)
+            gathered = self._gather.gather(clients, clip)
         except RoundError as error:
             return None, None, str(error)
         aggregate = Aggregate(

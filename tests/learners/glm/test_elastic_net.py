@@ -122,10 +122,12 @@ def test_a_constant_column_stays_out():
     assert np.count_nonzero(fitted.model) > 2
 
 
-def test_a_small_lambda_at_once_is_reached_by_halving_if_need_be():
+def test_a_step_that_raises_the_penalised_deviance_is_halved():
     x, y = simulate("poisson", SIZES)
-    y[0] = 400
+    x[0, 0], y[0] = 12.0, 3000.0
     fitted = fit(GlmLearner("poisson", 5), ElasticNetPath("poisson", 1.0, (1e-3,)), cut(x, y, SIZES))
+    assert fitted.halved > 0
+    assert fitted.last.notes["converged"] == 1
     assert kkt("poisson", x, y, fitted.model, 1e-3, 1.0, True) <= 1e-7
 
 

@@ -147,6 +147,13 @@ def test_geometric_medians_known_in_closed_form():
     )
 
 
+@pytest.mark.parametrize("gap", [10.0**-k for k in range(18)])
+def test_geometric_median_of_two_nearly_equal_clients_is_between_them(gap):
+    # Every point between them is a median.
+    vector = combine(GeometricMedian(), [[1.0, 1.0], [1.0, 1.0 + gap]]).vector
+    np.testing.assert_allclose(vector, [1.0, 1.0 + gap / 2], rtol=1e-15, atol=0.51 * gap)
+
+
 @given(seeds)
 def test_no_pull_is_left_at_the_geometric_median(seed):
     rng = np.random.default_rng(seed)

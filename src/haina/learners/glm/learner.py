@@ -71,6 +71,10 @@ class GlmLearner:
         return Layout.vector(len(self.design.names), name="coefficients", dtype="float64")
 
     @property
+    def personal(self) -> None:
+        """Nothing stays with a client."""
+
+    @property
     def update_size(self) -> int:
         """Length of an update's vector; longer than the model, which has one number for each coefficient."""
         return Sums.size(len(self.design.names))

@@ -22,7 +22,7 @@ from haina.learners import gradient
 from haina.learners.jax.backend import jax, jnp
 from haina.learners.jax.program import BLOCK, Clients, Data, Program, Rates
 from haina.learners.jax.pytree import flatten
-from haina.learners.learner import Metrics, Work
+from haina.learners.learner import Metrics, Personal, Work
 from haina.learners.plan import Plan, groups
 from haina.strategy.parts import Payload
 from haina.update import Result, Update
@@ -68,7 +68,7 @@ class JaxLearner:
         loss: str | Callable[[Any, Any], Any] = "cross_entropy",
         local: Sequence[str] = (),
         shared: Sequence[str] = ("*",),
-        memory: gradient.Memory | None = None,
+        memory: Personal | None = None,
     ) -> None:
         gradient.check_loss(loss)
         self._init, self._apply, self._loss, self._memory = init, apply, loss, memory
@@ -97,6 +97,11 @@ class JaxLearner:
     def initial(self, seed: int) -> Array:
         """The first model `[d]`: `init` with `jax.random.key(seed)`."""
         return self.layout.pack(self._first(seed))
+
+    @property
+    def personal(self) -> Personal | None:
+        """The tensors that stay with each client between rounds; None when all travel."""
+        return self._memory
 
     @property
     def update_size(self) -> None:

@@ -23,7 +23,7 @@ from haina.artifact import Array
 from haina.errors import LearnerError
 from haina.layout import Layout
 from haina.learners import gradient
-from haina.learners.learner import Metrics, Work, client_rng
+from haina.learners.learner import Metrics, Personal, Work, client_rng
 from haina.learners.plan import batches
 from haina.learners.torch.flat import Flat, numpy_of
 from haina.strategy.parts import Payload
@@ -71,7 +71,7 @@ class TorchLearner:
         loss: str | Loss = "cross_entropy",
         local: Sequence[str] | None = None,
         shared: Sequence[str] = ("*",),
-        memory: gradient.Memory | None = None,
+        memory: Personal | None = None,
         device: str = "cpu",
     ) -> None:
         gradient.check_loss(loss)
@@ -91,6 +91,11 @@ class TorchLearner:
     def initial(self, seed: int) -> Array:
         """The first model `[d]`: `build` with torch's generator seeded."""
         return self.layout.pack(self._first(seed))
+
+    @property
+    def personal(self) -> Personal | None:
+        """The tensors that stay with each client between rounds; None when all travel."""
+        return self._memory
 
     @property
     def update_size(self) -> None:

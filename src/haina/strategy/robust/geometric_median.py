@@ -1,9 +1,9 @@
 """Geometric median (Pillutla et al. 2022, "Robust Aggregation for Federated Learning"; Weiszfeld 1937; Vardi & Zhang 2000).
 
 The point with the least share-weighted sum of distances to the vectors. Weiszfeld's step is z <- sum w_k x_k / sum w_k with
-w_k = p_k / ||x_k - z||; z is always a combination of the vectors, so the iteration runs on n coefficients and costs the same for any d. Where z
-meets a vector, whose weight would be infinite, Vardi & Zhang's step either finds that z is the median or leaves the vector again, so nothing
-needs smoothing.
+w_k = p_k / ||x_k - z||; z is always a combination of the vectors, so the iteration runs on n coefficients and costs the same for any d. Where the
+weight would be infinite Vardi & Zhang apply: a vector is the median if the pull of the others on it is no more than its own share, which is
+asked of every vector first, and a z that meets another vector leaves it again. So nothing needs smoothing.
 
 The trap is the usual smoothing w_k = p_k / max(nu, ||x_k - z||) with an absolute nu: the answer then depends on the unit of the vectors (measured:
 ByzFL's default, nu = 0.1 and three steps from the origin, becomes the plain mean for increments of norm 0.01).
@@ -18,7 +18,7 @@ from typing import Literal
 import numpy as np
 
 from haina.errors import StrategyError
-from haina.strategy.robust.geometry import distances
+from haina.strategy.robust.geometry import distances, squared_distances
 from haina.strategy.robust.rule import GramRule, normalised
 from haina.update import Vector
 
@@ -54,6 +54,8 @@ class GeometricMedian(GramRule):
 
     def solve(self, gram: Vector, shares: Vector) -> Vector:
         """The coefficients of the last z."""
+        if self.floor is None and (vertex := _vertex(gram, shares)) is not None:
+            return vertex
         centre = shares if self.start == "mean" else np.zeros_like(shares)
         for _ in range(self.iterations):
             moved = self._step(gram, shares, centre)
@@ -66,21 +68,26 @@ class GeometricMedian(GramRule):
         away = distances(gram, centre)
         if self.floor is not None:
             return normalised(shares / np.maximum(away, self.floor))
-        return _exact_step(gram, shares, centre, away)
-
-
-def _exact_step(gram: Vector, shares: Vector, centre: Vector, away: Vector) -> Vector:
-    met = away == 0
-    held = float(shares[met].sum())
-    pull = np.where(met, 0.0, shares / np.where(met, 1.0, away))
-    if not pull.any():
-        return shares
-    shift = normalised(pull) - centre
-    length = 1.0
-    if held > 0:
+        met = away == 0
+        if met.all():
+            return centre
+        pull = np.where(met, 0.0, shares / np.where(met, 1.0, away))
+        held = float(shares[met].sum())
+        shift = normalised(pull) - centre
         force = float(pull.sum()) * math.sqrt(max(float(shift @ gram @ shift), 0.0))
         if force <= held:
-            return normalised(np.where(met, shares, 0.0))
-        length = 1 - held / force
-    moved: Vector = centre + length * shift
-    return moved
+            return centre
+        moved: Vector = centre + (1 - held / force) * shift
+        return moved
+
+
+def _vertex(gram: Vector, shares: Vector) -> Vector | None:
+    """Coefficients of the vectors at the median, if any are: the pull of the others is weaker than the shares they hold."""
+    away = np.sqrt(squared_distances(gram))
+    met = away == 0
+    pull = np.where(met, 0.0, shares / np.where(met, 1.0, away))
+    pulled = pull - np.diag(pull.sum(axis=1))
+    force = np.sqrt(np.maximum(((pulled @ gram) * pulled).sum(axis=1), 0.0))
+    spare = met @ shares - force
+    best = int(np.argmax(spare))
+    return normalised(np.where(met[best], shares, 0.0)) if spare[best] > 1e-9 else None

@@ -16,11 +16,11 @@ RESOLUTION = 16 * np.finfo(np.float64).eps
 
 
 def squared_distances(gram: Vector) -> Vector:
-    """`[n, n]` squared distances between rows, exactly 0 on the diagonal."""
+    """`[n, n]` squared distances between rows; 0 where float64 cannot tell them apart."""
     squares = np.diag(gram)
-    out: Vector = np.maximum(squares[:, None] + squares[None] - 2 * gram, 0.0)
-    np.fill_diagonal(out, 0.0)
-    return out
+    sums = squares[:, None] + squares[None]
+    squared = sums - 2 * gram
+    return np.where(squared > RESOLUTION * sums, squared, 0.0)
 
 
 def distances(gram: Vector, centre: Vector) -> Vector:

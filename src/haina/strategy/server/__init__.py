@@ -5,9 +5,23 @@ the model's dtype. The aggregate is an increment, so steps add: w <- w + lr * de
 """
 
 from haina.strategy.server.adaptive import Adagrad, Adam, Yogi
+from haina.strategy.server.elastic_net import ElasticNetPath
 from haina.strategy.server.feddyn import FedDyn
 from haina.strategy.server.fedexp import FedExP
+from haina.strategy.server.merge import Merge
+from haina.strategy.server.newton import Newton
 from haina.strategy.server.scaffold import Scaffold
 from haina.strategy.server.sgd import SGD
 
-__all__ = ["SGD", "Adagrad", "Adam", "FedDyn", "FedExP", "Scaffold", "Yogi"]
+__all__ = [
+    "SGD",
+    "Adagrad",
+    "Adam",
+    "ElasticNetPath",
+    "FedDyn",
+    "FedExP",
+    "Merge",
+    "Newton",
+    "Scaffold",
+    "Yogi",
+]

@@ -10,6 +10,8 @@ errors is of order t^2, so the fit ends with the step that is shorter than 1e-7.
 
 The trap is separation: when some combination of columns predicts outcomes perfectly, the best coefficient is infinite. Steps in standard
 errors still shrink, but by a factor e^(1/2) a round instead of quadratically, so a fit that is not there after 25 rounds is stopped and says so.
+
+Sites are to answer every round: when rows come or go, deviances of two rounds cannot be compared, and the fit goes on to the rows that are there.
 """
 
 from __future__ import annotations

@@ -15,11 +15,12 @@ class Fitted:
     state: State
     last: Stepped
     rounds: int
+    halved: int
 
 
 def fit(learner: GlmLearner, server: Server, shards: Shards, limit: int = 3000) -> Fitted:
     model = learner.initial(0)
-    state = server.init(model)
+    state, halved = server.init(model), 0
     for number in range(1, limit + 1):
         updates = list(learner.train(Work(model, number, shards, Training(), 1.0)))
         total = np.zeros(learner.update_size)
@@ -28,8 +29,9 @@ def fit(learner: GlmLearner, server: Server, shards: Shards, limit: int = 3000) 
         stepped = server.step(model, Aggregate(total, number), state)
         # What is remembered goes through bytes between rounds.
         model, state = stepped.model, {name: np.array(array) for name, array in stepped.state.items()}
+        halved += int(state["halvings"] > 0)
         if stepped.finished:
-            return Fitted(model, state, stepped, number)
+            return Fitted(model, state, stepped, number, halved)
     raise AssertionError("the fit never finished")
 
 
