@@ -77,7 +77,7 @@ class Layout:
             Field(
                 name,
                 tuple(int(size) for size in array.shape),
-                str(array.dtype),
+                str(array.dtype.newbyteorder("=")),
                 shared=np.issubdtype(array.dtype, np.floating)
                 and _matches(name, shared)
                 and not _matches(name, local),

@@ -70,7 +70,7 @@ class Report:
                 continue
             try:
                 finite = math.isfinite(value)
-            except OverflowError:
+            except (OverflowError, TypeError):
                 finite = False
             if not finite:
                 return f"{name} is not a finite number"
@@ -79,6 +79,12 @@ class Report:
                 return f"{name} is {value:g}, which must be {bound}" + (
                     f" and <= {high:g}" if high < math.inf else ""
                 )
-        if self.label_counts is not None and any(count < 0 for count in self.label_counts):
-            return "a label count is negative"
+        for count in self.label_counts or ():
+            if not 0 <= count <= MAX_EXAMPLES:
+                return f"a label count is outside 0 to {MAX_EXAMPLES:g}"
+        for name, value in self.extra.items():
+            try:
+                float(value)
+            except (OverflowError, TypeError, ValueError):
+                return f"extra number {name!r} is not a number"
         return None

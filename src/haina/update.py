@@ -30,7 +30,7 @@ class Update:
     """One client's contribution to one round.
 
     Args:
-        client: the client's name; unique in the federation, no line breaks.
+        client: the client's name; unique in the federation.
         vector: `[d]` increment (averaged payloads), statistics (summed payloads) or bytes as uint8 (collected payloads).
         report: what the client says about its training.
     """
@@ -142,11 +142,14 @@ class Cohort:
         return np.sqrt(np.maximum(np.diag(self.gram), 0.0))
 
     def combine(self, coefficients: Vector) -> Array:
-        """`coefficients @ rows`: `[n]` -> `[d]`, or `[m, n]` -> `[m, d]`, in the rows' dtype, in NumPy."""
+        """`coefficients @ rows`: `[n]` -> `[d]`, or `[m, n]` -> `[m, d]`, in the widest dtype of the rows, in NumPy."""
         weights = coefficients if self.scale is None else coefficients * self.scale
-        out = np.empty((*coefficients.shape[:-1], self.dimension), _numpy_dtype(self.rows[0]))
-        for columns, block in self._raw_blocks():
-            out[..., columns] = to_numpy(_like(weights, block) @ block)
+        pieces = ((columns, to_numpy(_like(weights, block) @ block)) for columns, block in self._raw_blocks())
+        columns, piece = next(pieces)
+        out = np.empty((*coefficients.shape[:-1], self.dimension), piece.dtype)
+        out[..., columns] = piece
+        for columns, piece in pieces:
+            out[..., columns] = piece
         return out
 
 
@@ -171,8 +174,3 @@ def _stack(rows: list[Any]) -> Any:
     from array_api_compat import array_namespace
 
     return array_namespace(*rows).stack(rows)
-
-
-def _numpy_dtype(row: Any) -> np.dtype[Any]:
-    empty = row if isinstance(row, np.ndarray) else to_numpy(row[:0])
-    return np.dtype(empty.dtype)

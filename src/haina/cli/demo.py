@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from haina.cli.run import follow
-from haina.cli.talk import console
+from haina.cli.talk import console, data
 from haina.federation import Federation
+from haina.monitoring.explain import explain_round, explain_run
+from haina.monitoring.page import write
 from haina.simulation.rundir import RunDir
 
 DEMO = """\
@@ -50,3 +52,14 @@ def demo(out: Path, rounds: int, seed: int) -> None:
         f"From round 6 on, {', '.join(hostile)} send the opposite of what they learnt; the coordinator is not told.\n"
     )
     follow(federation, folder)
+    records = folder.records()
+    console.rule("[bold]What happened")
+    console.print(explain_run(records), markup=False)
+    console.rule(f"[bold]Who was weighed how in round {records[-1].round}, and why")
+    console.print(explain_round(records), markup=False)
+    with console.status("Drawing"):
+        files = write(folder, hostile=hostile)
+    console.rule("[bold]Pictures")
+    for file in files:
+        data(str(file))
+    console.print("Next: haina new my-project, and docs/first-run.md")

@@ -24,7 +24,7 @@ def models(runs: Path, *, as_json: bool) -> None:
         table.add_column(name, overflow="fold")
     for entry in found:
         numbers = ["" if entry[name] is None else f"{entry[name]:.4f}" for name in ("accuracy", "loss")]
-        table.add_row(entry["run"], entry["model"], str(entry["round"]), *numbers, entry["sha256"])
+        table.add_row(entry["run"], entry["model"], str(entry["round"]), *numbers, entry["sha256"][:16])
     console.print(table)
     for entry in found:
         data(f"{entry['sha256']}  {entry['path']}")

@@ -26,7 +26,7 @@ from haina.cli.talk import console, data, json_line
 from haina.federation import Federation
 from haina.federation.runner import play
 from haina.monitoring.summary import summary
-from haina.monitoring.table import COLUMNS, row
+from haina.monitoring.table import COLUMNS, round_row
 from haina.simulation.rundir import RunDir
 from haina.strategy.record import Outcome, RoundRecord
 
@@ -108,7 +108,7 @@ def _view(rounds: int, *, quiet: bool) -> Iterator[Any]:
 
         def line(record: RoundRecord) -> None:
             if record.round % every == 0 or record.round == rounds or record.outcome is Outcome.KEPT:
-                cells = zip(COLUMNS, row(record), strict=True)
+                cells = zip(COLUMNS, round_row(record).cells(), strict=True)
                 console.print("  ".join(f"{name} {cell}" for name, cell in cells if cell), soft_wrap=True)
 
         yield line
@@ -141,7 +141,7 @@ def round_table(records: list[RoundRecord]) -> Table:
     for name in COLUMNS:
         table.add_column(name, justify="right")
     for record in records:
-        table.add_row(*row(record), style="yellow" if record.outcome is Outcome.KEPT else None)
+        table.add_row(*round_row(record).cells(), style="yellow" if record.outcome is Outcome.KEPT else None)
     return table
 
 

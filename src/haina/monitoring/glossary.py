@@ -23,6 +23,7 @@ MEANING: Mapping[str, str] = {
     "deviation": "how strange its recent updates were, up to 1 is usual",
     "consistency": "how ordinary its updates were so far, 0 to 1",
     "trust": "0 to 1, earned by consistent updates that deviate little",
+    "gate": "what trust lets through of the prior, 0 to 1",
     "quarantined": "watched, but counts for nothing until it has behaved for some rounds",
     "on probation": "released from quarantine, counts half for some rounds",
     "damped": "counts less than its prior share",

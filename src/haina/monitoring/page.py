@@ -43,30 +43,40 @@ _CLIENT_COLUMNS = (
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
-def write(run: RunDir, path: Path | None = None, hostile: Collection[str] = ()) -> Path:
-    """Write the page of a run and say where; `report.html` in its folder if no path is given.
+def write(
+    run: RunDir, folder: Path | None = None, hostile: Collection[str] = (), *, threshold: float = 0.9
+) -> list[Path]:
+    """Write the page of a run, and its pictures as PNG for slides, and say where each is.
 
-    Without the extra `plots` the page has no pictures and says so.
+    Without the extra `plots` there are no pictures, and the page says so.
+
+    Args:
+        run: what to tell of.
+        folder: where to write; `report` in the run's own folder if not given.
+        hostile: clients known to attack (simulations know), marked in the picture of trust.
+        threshold: the red dashed line in the picture of accuracy.
 
     Raises:
         RunError: the folder holds no run, or no round has closed yet.
     """
     records = run.records()
     pick(records)
+    folder = run.path / "report" if folder is None else folder
+    folder.mkdir(parents=True, exist_ok=True)
     drawn: dict[str, bytes] | None = None
+    files = [folder / "report.html"]
     if importlib.util.find_spec("plotnine") is not None:
         from haina.monitoring import plots
 
-        drawn = {
-            name: plots.draw(picture, "svg") for name, picture in plots.pictures(records, hostile).items()
-        }
+        pictures = plots.pictures(records, hostile, threshold=threshold)
+        drawn = {name: plots.draw(picture, "svg") for name, picture in pictures.items()}
+        for name, picture in pictures.items():
+            files.append(folder / f"{name}.png")
+            plots.save(picture, files[-1])
     settings = tomllib.loads(run.federation())
-    path = run.path / "report.html" if path is None else path
-    text = page(
-        records, name=str(settings.get("name", "federation")), seed=settings.get("seed", 0), pictures=drawn
-    )
-    replace_file(path, text.encode())
-    return path
+    name, seed = str(settings.get("name", "federation")), settings.get("seed", 0)
+    replace_file(files[0], page(records, name=name, seed=seed, pictures=drawn).encode())
+    return files
 
 
 def page(
@@ -181,7 +191,8 @@ def _clients(record: RoundRecord) -> str:
 
 
 def _cells(client: ClientRecord) -> tuple[str, ...]:
-    factors = (f"{plain(name, 40)} {number(known(client.factors, name))}" for name in client.factors)
+    named = {name: "gate" if name == "trust" else plain(name, 40) for name in client.factors}
+    factors = (f"{named[name]} {number(known(client.factors, name))}" for name in client.factors)
     scores = (score(known(client.evidence, name)) for name in ("trust", "consistency", "deviation"))
     return (
         called(client.client),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from haina.errors import StrategyError
 from haina.strategy.combine import Nova, QFair
 from haina.strategy.local import Control
+from haina.strategy.members import Members
 from haina.strategy.parts import Payload
 from haina.strategy.server import FedDyn, Scaffold
 from haina.strategy.weigh import Uniform
@@ -32,20 +33,21 @@ def check(strategy: Strategy) -> None:
 def _contradictions(strategy: Strategy) -> Iterator[tuple[str, str]]:
     combine, server, local = strategy.combine, strategy.server, strategy.local
     rule, payload = type(combine).__name__, combine.payload
+    done = {Payload.AVERAGE: "averaged", Payload.SUM: "summed", Payload.COLLECT: "collected"}
     if server.accepts is not payload:
         yield (
-            f"{rule} makes a payload to be {payload}d, and the server step {type(server).__name__} expects one to be {server.accepts}d",
+            f"{rule} makes a payload to be {done[payload]}, and the server step {type(server).__name__} expects one to be {done[server.accepts]}",
             "Sum goes with Newton or ElasticNetPath, Collect with Merge, every other combiner with a server optimiser",
         )
     if payload is not Payload.AVERAGE:
         if strategy.trust is not None or strategy.clip is not None:
             yield (
-                f"a {payload}d payload is not an increment, so its length and direction cannot be screened",
+                f"a {done[payload]} payload is not an increment, so its length and direction cannot be screened",
                 "Leave out trust and clip",
             )
         if strategy.weigh.factors != (Uniform(),):
             yield (
-                f"a {payload}d payload counts every client once, so weights would be ignored",
+                f"a {done[payload]} payload counts every client once, so weights would be ignored",
                 'Set weigh = ["uniform"]',
             )
     elif not combine.uses_shares and strategy.weigh.factors != (Uniform(),):
@@ -78,6 +80,12 @@ def _contradictions(strategy: Strategy) -> Iterator[tuple[str, str]]:
         yield (
             "q-FedAvg listens most to clients with a high loss, and attackers report high losses: trust cannot make that safe",
             "Use trust with a mean or a robust rule",
+        )
+    column = getattr(strategy.select, "column", None)
+    if column is not None and column not in Members.empty(strategy.columns).columns:
+        yield (
+            f"{type(strategy.select).__name__} looks at {column!r}, which no step remembers of clients",
+            "Add trust, which keeps consistency and trust, or select in another way",
         )
 
 

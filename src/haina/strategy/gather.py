@@ -17,6 +17,7 @@ import numpy as np
 from haina.artifact import Array
 from haina.errors import RoundError
 from haina.report import Report
+from haina.strategy.combine import Linear
 from haina.strategy.members import Members
 from haina.strategy.parts import Assessment, Combined, Judge, LinearCombiner, Payload, Terms, View
 from haina.strategy.record import Verdict
@@ -72,18 +73,23 @@ class Folding:
         self._dtype: np.dtype[Any] = np.dtype(np.float32)
 
     def add(self, update: Update, squared_norm: float, clip: float) -> None:
-        """Fold one vector, scaled by `clip`."""
+        """Fold one vector, scaled by `clip`.
+
+        Raises:
+            RoundError: this update cannot be folded; what was folded before stays as it is.
+        """
         if update.client not in self._place:
             raise RoundError(
                 f"client {update.client!r} was announced as absent", remedy="Put its report in the roster"
             )
+        _measurable(squared_norm, np.dtype(np.float64))
         i = self._place[update.client]
         square = squared_norm * clip * clip
         terms = self._combine.terms(self._shares[[i]], [update.report], np.array([square]))
-        self._folded[update.client] = terms, square
-        self._dtype = np.result_type(self._dtype, update.vector.dtype)
         weight = float(terms.numerator[0]) * clip
         drift = weight / float(local_times([update.report])[0]) if self._drift is not None else 0.0
+        self._folded[update.client] = terms, square
+        self._dtype = np.result_type(self._dtype, update.vector.dtype)
         for start in range(0, len(self._sum), BLOCK):
             columns = slice(start, start + BLOCK)
             block = update.vector[columns].astype(np.float64)
@@ -120,7 +126,15 @@ class Keeping:
         self._kept: dict[str, Update] = {}
 
     def add(self, update: Update, squared_norm: float, clip: float) -> None:
-        """Keep one update."""
+        """Keep one update.
+
+        Raises:
+            RoundError: this update cannot be compared with others.
+        """
+        if self._strategy.combine.payload is not Payload.COLLECT:
+            _measurable(squared_norm, update.vector.dtype)
+        if self._strategy.server.uses_drift:
+            local_times([update.report])
         self._kept[update.client] = update
 
     def gather(self, clients: Sequence[str], clip: Vector) -> Gathered:
@@ -161,7 +175,18 @@ class Keeping:
 def _combine(strategy: Strategy, cohort: Cohort, shares: Vector) -> Combined:
     if not float(shares.sum()) > 0:
         raise RoundError("the weights of all usable updates are zero")
-    return strategy.combine.combine(cohort, shares)
+    combined = strategy.combine.combine(cohort, shares)
+    if isinstance(strategy.combine, Linear) and not np.any(combined.coefficients):
+        raise RoundError("the weights of all usable updates are zero")
+    return combined
+
+
+def _measurable(squared_norm: float, dtype: np.dtype[Any]) -> None:
+    """Refuse a vector whose products overflow: one client must not make the whole cohort unmeasurable."""
+    if not squared_norm <= np.finfo(dtype).max:
+        raise RoundError(
+            "the update is too long to measure", allowed=f"a squared norm up to {np.finfo(dtype).max:g}"
+        )
 
 
 def local_times(reports: Sequence[Report]) -> Vector:

@@ -6,6 +6,7 @@ client name; a value is never changed in place, so a step's proposal can be drop
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -76,14 +77,13 @@ class Members:
 
     def to_arrays(self) -> dict[str, Array]:
         """Arrays that restore the table exactly."""
-        names = np.frombuffer("\n".join(self.ids).encode(), dtype=np.uint8)
+        names = np.frombuffer(json.dumps(self.ids).encode(), dtype=np.uint8)
         return {"ids": names, **dict(self.columns)}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Array], defaults: Mapping[str, float]) -> Members:
         """The inverse of `to_arrays`; `defaults` as given to `empty`."""
-        text = arrays["ids"].tobytes().decode()
-        ids = tuple(text.split("\n")) if text else ()
+        ids = tuple(json.loads(arrays["ids"].tobytes()))
         return cls(
             ids,
             {name: np.array(arrays[name], dtype=np.float64) for name in arrays if name != "ids"},

@@ -16,7 +16,7 @@ from haina.artifact import Array
 from haina.errors import RoundError
 from haina.report import Report
 from haina.strategy.gather import Folding, Gathered, Keeping
-from haina.strategy.parts import Aggregate, Judge, Needs, Payload, Stepped, View
+from haina.strategy.parts import Aggregate, Judge, Needs, Payload, State, Stepped, View
 from haina.strategy.record import ClientRecord, Outcome, RoundRecord, Verdict
 from haina.strategy.strategy import StrategyState
 from haina.strategy.validate import refusal, squared_norm
@@ -25,6 +25,9 @@ from haina.update import Failure, Update, Vector
 
 if TYPE_CHECKING:
     from haina.strategy.strategy import Strategy
+
+#: What overflows is found in the result and named in the record, so a warning on standard error would say it twice.
+_overflow_is_looked_for = np.errstate(over="ignore", invalid="ignore")
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,7 @@ class Round:
         else:
             self._gather = Keeping(strategy, state, self._members, judge, dimension)
 
+    @_overflow_is_looked_for
     def add(self, update: Update) -> str | None:
         """Take one update.
 
@@ -91,7 +95,11 @@ class Round:
         clip = 1.0
         if self._strategy.clip is not None and isinstance(self._gather, Folding):
             clip = float(self._strategy.clip.scales(np.sqrt([square]), self._state.parts["clip"])[0])
-        self._gather.add(update, square, clip)
+        try:
+            self._gather.add(update, square, clip)
+        except RoundError as error:
+            self._refused[client] = str(error)
+            return self._refused[client]
         self._reports[client], self._squares[client] = update.report, square
         return None
 
@@ -101,6 +109,7 @@ class Round:
             raise RoundError(f"client {failure.client!r} was not invited to round {self._number}")
         self._failed[failure.client] = failure.reason
 
+    @_overflow_is_looked_for
     def close(self) -> Closed:
         """End the round: the next model, the next state, and the record."""
         clients = [client for client in self._roster if client in self._reports]
@@ -151,6 +160,8 @@ class Round:
             return gathered, None, str(error)
         if np.issubdtype(stepped.model.dtype, np.floating) and not np.isfinite(stepped.model).all():
             return gathered, None, "the server's step gave a model that is not finite"
+        if self._strategy.combine.payload is Payload.AVERAGE and not _finite(stepped.state):
+            return gathered, None, "the server's step would remember numbers that are not finite"
         return gathered, stepped, ""
 
     def _record(
@@ -230,6 +241,10 @@ def _normalised(gathered: Gathered | None) -> Vector | None:
     return size / total if total > 0 else size
 
 
+def _finite(state: State) -> bool:
+    return all(bool(np.isfinite(array).all()) for array in state.values())
+
+
 def _loss(report: Report) -> float:
     for loss in (report.loss_before, report.loss_after):
         if loss is not None:
@@ -246,4 +261,4 @@ def _numbers(report: Report) -> dict[str, Any]:
     """The report's numbers for the record; a histogram of labels stays out of it."""
     names = [f.name for f in fields(report) if f.name not in {"label_counts", "extra"}]
     numbers = {name: getattr(report, name) for name in names}
-    return {**{k: v for k, v in numbers.items() if v is not None}, **dict(report.extra)}
+    return {**report.extra, **{k: v for k, v in numbers.items() if v is not None}}

@@ -135,7 +135,7 @@ class Strategy:
             parts["clip"] = self.clip.init()
         if self.trust is not None:
             parts["trust"] = self.trust.init()
-        return StrategyState(0, Members.empty(self._columns), parts)
+        return StrategyState(0, Members.empty(self.columns), parts)
 
     def restore(self, arrays: Mapping[str, Array]) -> StrategyState:
         """The inverse of `StrategyState.to_arrays`.
@@ -159,10 +159,11 @@ class Strategy:
                 remedy="Resume with the federation file that the run was started with",
             )
         states = {name: parts.get(name, {}) for name in sorted(expected)}
-        return StrategyState(int(arrays["round"]), Members.from_arrays(members, self._columns), states)
+        return StrategyState(int(arrays["round"]), Members.from_arrays(members, self.columns), states)
 
     @property
-    def _columns(self) -> Mapping[str, float]:
+    def columns(self) -> Mapping[str, float]:
+        """Columns of the members table beside `members.HISTORY`, with a newcomer's value."""
         return {} if self.trust is None else self.trust.columns
 
     def instructions(self, state: StrategyState) -> Instructions:

@@ -26,7 +26,7 @@ from plotnine import (
 from haina.monitoring.history import LEFT_OUT
 from haina.monitoring.plots.canvas import BLUE, RED, look, percents, rounds_axis, short, titled
 from haina.monitoring.text import percent, plural
-from haina.strategy.record import RoundRecord, Verdict
+from haina.strategy.record import Outcome, RoundRecord, Verdict
 
 #: A heat map has at most this many columns; longer runs are averaged over neighbouring rounds.
 COLUMNS = 120
@@ -43,6 +43,7 @@ def shares(records: Sequence[RoundRecord], top: int = 20) -> ggplot | None:
         [
             (record.round, client.client, client.share, client.verdict is Verdict.QUARANTINED)
             for record in records
+            if record.outcome is Outcome.STEPPED
             for client in record.clients
             if client.share is not None and client.verdict not in LEFT_OUT
         ],
@@ -84,7 +85,7 @@ def shares(records: Sequence[RoundRecord], top: int = 20) -> ggplot | None:
         )
         + titled(
             title,
-            "Share of each client in the new model: the darker the larger, white is nought, grey is no update"
+            "Share of each client in the new model: the darker the larger, white is nought, grey took no part"
             + ("; × is in quarantine" if len(crossed) else ""),
             "round",
             "client",

@@ -1,4 +1,4 @@
-"""Bulyan (El Mhamdi et al. 2018, "The Hidden Vulnerability of Distributed Learning in Byzantium", sec. 4).
+"""Bulyan (El Mhamdi et al. 2018, "The Hidden Vulnerability of Distributed Learning in Byzantium").
 
 Krum chooses theta = n - 2f vectors, and each coordinate of the answer is the mean of the theta - 2f chosen values closest to their median.
 
@@ -20,6 +20,7 @@ from haina.strategy.parts import Combined
 from haina.strategy.robust.geometry import indicator, squared_distances
 from haina.strategy.robust.krum import krum_best
 from haina.strategy.robust.meamed import mean_around_median
+from haina.strategy.robust.ordered import WIDTH
 from haina.strategy.robust.rule import Rows, Rule, finite
 from haina.strategy.robust.tolerance import Tolerant
 from haina.update import Vector, to_numpy
@@ -72,5 +73,7 @@ class Bulyan(Tolerant, Rule):
         n = len(shares)
         selected = self.select(finite(rows.gram))
         count = n - 4 * self.tolerated(n)
-        pieces = [to_numpy(mean_around_median(block, count)) for _, block in rows.take(selected).blocks()]
+        pieces = [
+            to_numpy(mean_around_median(block, count)) for _, block in rows.take(selected).blocks(WIDTH)
+        ]
         return Combined(np.concatenate(pieces), None, {"selected": indicator(selected, n)})

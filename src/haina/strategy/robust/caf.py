@@ -1,4 +1,4 @@
-"""CAF, the covariance-bound agnostic filter (Allouah et al. 2025, "Towards Trustworthy Federated Learning with Untrusted Participants", Alg. 2).
+"""CAF, the covariance-bound agnostic filter (Allouah et al. 2025, "Towards Trustworthy Federated Learning with Untrusted Participants").
 
 Hostile vectors that move the mean also stretch the covariance along one direction. Each pass finds the direction of largest variance,
 lowers the weight of every vector by its part of that variance (the worst one to 0), and the answer is the weighted mean of the pass with the

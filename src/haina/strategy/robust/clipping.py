@@ -1,7 +1,7 @@
 """Norm clipping before a rule, at a fixed radius or at one that the cohort sets.
 
 Both scale each vector down to at most some L2 norm and leave its direction. ARC (Allouah et al. 2025, "Adaptive Gradient Clipping for Robust
-Federated Learning", Alg. 2) takes the floor(2 f (n - f) / n) longest and clips them to the norm of the next one, which keeps the guarantees of
+Federated Learning") takes the floor(2 f (n - f) / n) longest and clips them to the norm of the next one, which keeps the guarantees of
 the rule that follows; a fixed radius does not.
 
 The trap: norms are measured from the origin, so these are for increments and are not translation-equivariant.

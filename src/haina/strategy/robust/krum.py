@@ -1,4 +1,4 @@
-"""Krum and multi-Krum (Blanchard et al. 2017, "Machine Learning with Adversaries: Byzantine Tolerant Gradient Descent", sec. 4).
+"""Krum and multi-Krum (Blanchard et al. 2017, "Machine Learning with Adversaries: Byzantine Tolerant Gradient Descent").
 
 A vector's score is the sum of its smallest squared distances to the others; Krum takes the vector with the least score, multi-Krum the mean
 of the n - f best.

@@ -1,4 +1,4 @@
-"""Meamed, mean around the median (Xie et al. 2018, "Generalized Byzantine-tolerant SGD", sec. 4).
+"""Meamed, mean around the median (Xie et al. 2018, "Generalized Byzantine-tolerant SGD").
 
 In every coordinate, the mean of the n - f values closest to the median. Once the values are sorted those are neighbours: a window of n - f, which
 moves on by one place for every value on its left that is farther from the median than the value it would gain on its right.

@@ -1,4 +1,4 @@
-"""Coordinate-wise median (Yin et al. 2018, "Byzantine-Robust Distributed Learning: Towards Optimal Statistical Rates", Alg. 1, option I).
+"""Coordinate-wise median (Yin et al. 2018, "Byzantine-Robust Distributed Learning: Towards Optimal Statistical Rates", Alg. 1).
 
 For an even number of clients it is the midpoint of the two middle values. Every client has one voice: shares decide who takes part, not how much.
 """

@@ -43,9 +43,9 @@ class Mixed:
         out: Vector = self.matrix @ self.rows.gram @ self.matrix.T
         return out
 
-    def blocks(self) -> Iterator[tuple[slice, Any]]:
-        """Yield `(columns, block [m, width])`, mixed on the fly in the library of the rows."""
-        for columns, block in self.rows.blocks():
+    def blocks(self, width: int) -> Iterator[tuple[slice, Any]]:
+        """Yield `(columns, block [m, <= width])`, mixed on the fly in the library of the rows."""
+        for columns, block in self.rows.blocks(width):
             if isinstance(block, np.ndarray):
                 matrix: Any = self.matrix.astype(block.dtype, copy=False)
             else:

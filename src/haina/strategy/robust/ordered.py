@@ -1,7 +1,9 @@
 """The order statistics of every coordinate, which median, trimmed mean and mean around the median are made of.
 
-The block is transposed so that the n values of a coordinate lie side by side, and sorted there: measured on 50 x 1,000,000 float32 and one thread,
-0.10 s, where `numpy.median` takes 4 to 9 times as long and `numpy.partition` 5 times.
+The block is transposed so that the n values of a coordinate lie side by side, and sorted there. Measured on 50 x 1,000,000 float32 and one thread of
+a processor with AVX-512: 0.10 s, of which the transpose takes 0.02; `numpy.median` takes 0.66 s and `numpy.partition` of the transpose 0.55.
+
+The trap: NaN would sort behind infinity and be trimmed like a number. Validation refuses it before.
 """
 
 from __future__ import annotations
@@ -10,14 +12,17 @@ from typing import Any
 
 import numpy as np
 
+#: Columns of one block: 50 rows of float32 and their transpose fill 1.6 MB, which stays in a second-level cache.
+WIDTH = 1 << 12
+
 
 def ordered(block: Any) -> Any:
     """`[n, width]` -> `[width, n]` with each coordinate's values in rising order, in the library of the block."""
-    if isinstance(block, np.ndarray):
-        columns = block.T.copy(order="C")
-        columns.sort(axis=1)
-        return columns
-    return namespace(block).sort(block.T, axis=-1)
+    if not isinstance(block, np.ndarray):
+        return namespace(block).sort(block.T, axis=-1)
+    columns = block.T.copy(order="C")
+    columns.sort(axis=1)
+    return columns
 
 
 def namespace(block: Any) -> Any:

@@ -23,6 +23,7 @@ from haina.artifact import Array
 from haina.errors import RoundError, StrategyError
 from haina.strategy.parts import Combined, Needs, Payload
 from haina.strategy.robust.geometry import distances
+from haina.strategy.robust.ordered import WIDTH
 from haina.update import Cohort, Vector, to_numpy
 
 
@@ -37,8 +38,8 @@ class Rows(Protocol):
     def gram(self) -> Vector:
         """`[n, n]` inner products."""
 
-    def blocks(self) -> Iterator[tuple[slice, Any]]:
-        """Yield `(columns, block [n, width])`."""
+    def blocks(self, width: int) -> Iterator[tuple[slice, Any]]:
+        """Yield `(columns, block [n, <= width])`."""
 
     def combine(self, coefficients: Vector) -> Array:
         """`coefficients @ rows`: `[n]` -> `[d]`."""
@@ -150,7 +151,7 @@ class ColumnRule(Rule):
 
     def reduce(self, rows: Rows, shares: Vector) -> Combined:
         """`columns` of every block."""
-        pieces = [to_numpy(self.columns(block, shares)) for _, block in rows.blocks()]
+        pieces = [to_numpy(self.columns(block, shares)) for _, block in rows.blocks(WIDTH)]
         return Combined(np.concatenate(pieces), None)
 
 

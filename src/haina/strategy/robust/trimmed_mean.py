@@ -1,4 +1,4 @@
-"""Coordinate-wise trimmed mean (Yin et al. 2018, "Byzantine-Robust Distributed Learning: Towards Optimal Statistical Rates", Alg. 1, option II).
+"""Coordinate-wise trimmed mean (Yin et al. 2018, "Byzantine-Robust Distributed Learning: Towards Optimal Statistical Rates", Alg. 1).
 
 In every coordinate the f least and the f greatest values go and the rest are averaged, every client with one voice.
 """

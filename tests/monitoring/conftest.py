@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from haina.report import Report
 from haina.strategy.presets import PRESETS
@@ -26,6 +27,7 @@ def judged(name, verdict, share, prior, trust, **evidence):
     )
 
 
+@pytest.fixture
 def by_hand():
     """Five rounds, six clients: `mallory` is damped in round 2, quarantined in 3 and 4 and released in 5; round 4 keeps the old model."""
     conduct = {
@@ -67,8 +69,13 @@ def by_hand():
     return records
 
 
-def by_strategy(preset="fedavg", rounds=4, **settings):
-    """Eight clients in a real strategy: `c6` sends the opposite of the others, `c7` something not finite, `c8` fails, `c9` stays away."""
+@pytest.fixture
+def by_strategy():
+    return run_strategy
+
+
+def run_strategy(preset="fedavg", rounds=4, **settings):
+    """Ten clients in a real strategy: `c6` sends the opposite of the others, `c7` something not finite, `c8` fails, `c9` stays away."""
     strategy = PRESETS[preset](**settings)
     names = [f"c{i}" for i in range(10)]
     model = np.zeros(6, np.float32)
