@@ -28,7 +28,8 @@ class HainaError(Exception):
             parts.append(f"Allowed: {self.allowed}")
         if self.remedy:
             parts.append(self.remedy)
-        return ". ".join(part.rstrip(".") for part in parts) + "."
+        text = ". ".join(part.rstrip(".") for part in parts)
+        return text if text.endswith("?") else text + "."
 
 
 class ConfigError(HainaError):

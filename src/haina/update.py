@@ -88,6 +88,8 @@ class Cohort:
 
     def scaled(self, scale: Vector) -> Cohort:
         """The same cohort with rows multiplied by `scale` `[n]` (on top of the present scale); rows are shared, not copied."""
+        if (scale == 1).all():
+            return self
         out = replace(self, scale=scale if self.scale is None else self.scale * scale)
         if "_raw_gram" in self.__dict__:
             out.__dict__["_raw_gram"] = self._raw_gram
@@ -105,6 +107,13 @@ class Cohort:
         if "_raw_gram" in self.__dict__:
             out.__dict__["_raw_gram"] = self._raw_gram[np.ix_(index, index)]
         return out
+
+    def extended(self, vectors: Sequence[Array]) -> Cohort:
+        """The cohort with further rows of length d, unscaled and without a client; for rules that compare clients with something else."""
+        n = len(vectors)
+        scale = None if self.scale is None else np.concatenate([self.scale, np.ones(n)])
+        rows = [*(self.rows[i] for i in range(len(self))), *vectors]
+        return Cohort((*self.clients, *("",) * n), (*self.reports, *(Report(1.0),) * n), rows, scale)
 
     def blocks(self, width: int = BLOCK) -> Iterator[tuple[slice, Any]]:
         """Yield `(columns, block)` with block `[n, <= width]`, scaled, in the library of the rows."""

@@ -64,9 +64,9 @@ def test_the_table_of_strategies_names_every_preset():
 
 
 def test_the_reference_names_every_part():
+    from haina.data.partition import PARTITIONS
     from haina.federation.learners import LEARNERS
     from haina.federation.names import CLIPS, COMBINERS, FACTORS, SCHEDULES, SELECTORS, SERVERS
-    from haina.data.partition import PARTITIONS
     from haina.simulation.attacks import ATTACKS
 
     text = (ROOT / "docs/federation-file.md").read_text(encoding="utf-8")

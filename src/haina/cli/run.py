@@ -23,6 +23,7 @@ from rich.progress import (
 from rich.table import Table
 
 from haina.cli.talk import console, data, json_line
+from haina.errors import ConfigError
 from haina.federation import Federation
 from haina.federation.runner import play
 from haina.monitoring.summary import summary
@@ -45,6 +46,8 @@ def run(
     as_json: bool,
 ) -> None:
     """Run a federation file to its end."""
+    if resume and overwrite:
+        raise ConfigError("--resume and --overwrite exclude each other", allowed="one of them")
     federation = Federation.read(file)
     folder = RunDir(out or Path("runs") / federation.name)
     if resume:
@@ -86,7 +89,8 @@ def follow(
             for record in play(federation, folder, workers=workers, resume=resume):
                 show(record)
     except KeyboardInterrupt:
-        console.print(f"\nStopped between rounds. Go on with: haina run --resume --out {folder.path}")
+        file = federation.folder / federation.file
+        console.print(f"\nStopped between rounds. Go on with: haina run {file} --resume --out {folder.path}")
         raise
     result = {
         **summary(folder.records()),

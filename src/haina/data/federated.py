@@ -3,8 +3,9 @@
 Rows are copied once, into the order test, held, client 0, client 1, ...: test and held rows are views, and the data of a round's cohort are
 offsets into the same array.
 
-Test and held rows are drawn evenly from every group of the natural key, so that no client of a natural partition loses all its rows to the
-test set while less than half of the rows are set aside. Without groups that is a plain permutation.
+Held rows are drawn class by class in turn, for a judge that lacks a class judges its holders wrongly. Test rows are drawn evenly from every group
+of the natural key, so that no client of a natural partition loses all its rows to the test set while less than half of the rows are set aside.
+Without groups that is a plain permutation.
 """
 
 from __future__ import annotations
@@ -103,6 +104,8 @@ def federate(
     if tests + helds >= n:
         raise DataError(f"{tests} test and {helds} held rows leave none of {n} for clients")
     order = _evenly(dataset.groups, n, rng)
+    if dataset.classes is not None:
+        order[tests:] = _in_turn(order[tests:], dataset.y)
     first = tests + helds
     train = np.sort(order[first:])
     targets = dataset.targets(train)
@@ -148,3 +151,12 @@ def _evenly(groups: Array | None, n: int, rng: np.random.Generator) -> Index:
     rank = np.empty(n)
     rank[together] = np.arange(n) - starts[codes[together]]
     return order[np.argsort((rank + 0.5) / sizes[codes], kind="stable")]
+
+
+def _in_turn(rows: Index, y: Array) -> Index:
+    """The rows with the first of each class in front, then the second of each class, and so on."""
+    together = np.argsort(y[rows], kind="stable")
+    labels = y[rows][together]
+    rank = np.empty(len(rows), np.int64)
+    rank[together] = np.arange(len(rows)) - np.searchsorted(labels, labels)
+    return rows[np.argsort(rank, kind="stable")]

@@ -20,7 +20,7 @@ from haina.data.table import Columns, read_sites
 from haina.errors import ConfigError, HainaError
 from haina.federation.learners import EXACT, LEARNERS, Made
 from haina.federation.names import CLIPS, COMBINERS, FACTORS, SCHEDULES, SELECTORS, SERVERS
-from haina.federation.parts import Place, build, part, parts
+from haina.federation.parts import Place, build, did_you_mean, part, parts
 from haina.federation.schema import FederationFile, Part, parse
 from haina.learners.learner import Learner, Training
 from haina.simulation.attack import Attack
@@ -30,6 +30,7 @@ from haina.simulation.simulation import Simulation
 from haina.strategy.local import Local
 from haina.strategy.presets import PRESETS
 from haina.strategy.strategy import Strategy
+from haina.strategy.trust import Trust
 from haina.strategy.weigh import Weigh
 
 #: The random stream that divides data: apart from all streams of training.
@@ -71,7 +72,7 @@ class Federation:
         path = Path(path)
         try:
             text = path.read_text(encoding="utf-8")
-        except FileNotFoundError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise ConfigError(
                 f"there is no file {path}",
                 remedy="Make a project with: haina new NAME --template torch|glm|forest",
@@ -151,7 +152,9 @@ class Federation:
         make = LEARNERS.get(model.learner)
         if make is None:
             raise (place / "learner").error(
-                f"{model.learner!r} is not known", allowed=", ".join(sorted(LEARNERS))
+                f"{model.learner!r} is not known",
+                allowed=", ".join(sorted(LEARNERS)),
+                remedy=did_you_mean(model.learner, LEARNERS),
             )
         return cast(Made, build(make(self.data, self.folder), dict(model.model_extra or {}), place))
 
@@ -197,8 +200,6 @@ class Federation:
         if section.clip is not None:
             changes["clip"] = part(section.clip, CLIPS, place / "clip")
         if section.trust is not None:
-            from haina.strategy.trust import Trust
-
             changes["trust"] = build(Trust, section.trust, place / "trust")
         if section.weigh is not None or section.cap is not None or section.quality_clip is not None:
             changes["weigh"] = self._weigh(base.weigh, place)
@@ -206,12 +207,12 @@ class Federation:
             value: Part | None = getattr(section, key)
             if value is not None:
                 changes[key] = part(value, registry, place / key)
-        if self.settings.train.proximal is not None:
-            changes["local"] = Local(self.settings.train.proximal, base.local.control)
         rate = self.settings.train.learning_rate
         rate_place = self._place / "train" / "learning_rate"
         changes["rate"] = part({"constant": rate} if isinstance(rate, float) else rate, SCHEDULES, rate_place)
         try:
+            if self.settings.train.proximal is not None:
+                changes["local"] = Local(self.settings.train.proximal, base.local.control)
             return cast(Strategy, replace(base, **changes))
         except HainaError as error:
             raise place.error(error.what, allowed=error.allowed, remedy=error.remedy) from error

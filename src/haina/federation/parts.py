@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import inspect
+import json
 import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -110,15 +111,16 @@ def _name_and_settings(value: Any, registry: Registry, place: Place) -> tuple[st
             )
         name = names[0]
         inner, rest = value[name], {key: item for key, item in value.items() if key != name}
-        if isinstance(inner, Mapping):
-            settings = {**inner, **rest}
-        else:
+        if not isinstance(inner, Mapping):
             first = next(iter(inspect.signature(registry[name]).parameters), None)
             if first is None:
                 raise (place / name).error(
                     f"{inner!r} was given to a part without settings", allowed=f'"{name}"'
                 )
-            settings = {first: inner, **rest}
+            inner = {first: inner}
+        for twice in inner.keys() & rest.keys():
+            raise (place / name).error(f"{twice} is given twice", allowed="each setting once")
+        settings = {**inner, **rest}
     else:
         raise place.error(
             f"{value!r} is not a part", allowed="a name or a table with one of " + _choices(registry)
@@ -134,9 +136,16 @@ def _name_and_settings(value: Any, registry: Registry, place: Place) -> tuple[st
 
 def _setting(value: Any, hint: Any, place: Place, registry: Registry | None) -> Any:
     if registry is not None and _is_part(hint):
-        return part(value, registry, place)
+        made = part(value, registry, place)
+        if not _fits(made, hint):
+            fitting = [
+                n for n, make in registry.items() if isinstance(make, type) and _fits(make, hint, issubclass)
+            ]
+            raise place.error(f"{type(made).__name__} does not fit here", allowed=", ".join(sorted(fitting)))
+        return made
     try:
-        return TypeAdapter(hint).validate_python(value, strict=False)
+        # As JSON, so that lists are tuples and words choices, and yet "10" is no number and true is no 1.
+        return TypeAdapter(hint).validate_json(json.dumps(value, default=str), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         raise place.error(f"{value!r} does not fit", allowed=_spoken(hint), remedy=first["msg"]) from error
@@ -149,8 +158,18 @@ def _is_part(hint: Any) -> bool:
     )
 
 
+def _fits(made: Any, hint: Any, test: Any = isinstance) -> bool:
+    """False for a part of another kind; parts that are only contracts (protocols) are not told apart here."""
+    options = typing.get_args(hint) or (hint,)
+    return any(getattr(option, "_is_protocol", False) or test(made, option) for option in options)
+
+
 def _spoken(hint: Any) -> str:
-    return str(getattr(hint, "__name__", hint)).replace("typing.", "").replace("NoneType", "none")
+    return (
+        (hint.__name__ if isinstance(hint, type) else str(hint))
+        .replace("typing.", "")
+        .replace("NoneType", "none")
+    )
 
 
 def did_you_mean(word: str, words: Any) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import ExitStack
 
 from haina.errors import ConfigError
 from haina.federation.federation import Federation
 from haina.federation.workers import Workers
+from haina.monitoring.text import known
 from haina.simulation.rundir import RunDir
 from haina.simulation.simulation import Run
 from haina.strategy.record import RoundRecord
@@ -30,6 +32,12 @@ def play(
         RunError: the folder holds a run and `resume` is false, or it cannot be resumed.
     """
     simulation = federation.simulation()
+    count = workers or federation.settings.simulation.workers
+    if count > 1 and simulation.learner.personal is not None:
+        raise ConfigError(
+            f"{count} workers would each keep personal tensors of their own",
+            allowed="workers = 1 while tensors are local",
+        )
     run: Run | None = None
     best: tuple[float, float] | None = None
     if resume:
@@ -39,12 +47,6 @@ def play(
     else:
         folder.create(federation.text)
     run = run or simulation.start()
-    count = workers or federation.settings.simulation.workers
-    if count > 1 and simulation.learner.personal is not None:
-        raise ConfigError(
-            f"{count} workers would each keep personal tensors of their own",
-            allowed="workers = 1 while tensors are local",
-        )
     with ExitStack() as stack:
         train = stack.enter_context(Workers(federation, count)).train if count > 1 else None
         while run.round < simulation.rounds and not run.finished:
@@ -58,6 +60,5 @@ def play(
 
 def _score(record: RoundRecord) -> tuple[float, float]:
     """Higher is better: accuracy first, then a low loss."""
-    worst = float("-inf")
-    accuracy, loss = record.metrics.get("accuracy"), record.metrics.get("loss")
-    return (worst if accuracy is None else accuracy, worst if loss is None else -loss)
+    accuracy, loss = known(record.metrics, "accuracy"), known(record.metrics, "loss")
+    return (-math.inf if accuracy is None else accuracy, -math.inf if loss is None else -loss)

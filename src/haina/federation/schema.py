@@ -5,6 +5,7 @@ A part of a strategy, a partition, a schedule or an attack is only named here (`
 
 from __future__ import annotations
 
+import json
 import tomllib
 from typing import Any, Literal
 
@@ -18,7 +19,7 @@ Part = str | dict[str, Any]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ModelSection(BaseModel):
@@ -112,7 +113,8 @@ def parse(text: str, file: str) -> FederationFile:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{file} is not TOML: {error}", remedy="Mend the line it names") from error
     try:
-        return FederationFile.model_validate(raw)
+        # As JSON, so that lists are tuples and words choices, and yet "10" is no number and true is no 1.
+        return FederationFile.model_validate_json(json.dumps(raw, default=str), strict=True)
     except ValidationError as error:
         raise _spoken(error, raw, file) from error
 
@@ -123,9 +125,8 @@ def _spoken(error: ValidationError, raw: dict[str, Any], file: str) -> ConfigErr
     keys: list[str] = []
     value: Any = raw
     for step in first["loc"]:
-        known = (
-            step in value if isinstance(value, dict) else isinstance(step, int) and isinstance(value, list)
-        )
+        places = range(len(value)) if isinstance(value, list) else value if isinstance(value, dict) else ()
+        known = step in places
         if not known and first["type"] not in {"extra_forbidden", "missing"}:
             break
         keys.append(str(step))
@@ -137,10 +138,11 @@ def _spoken(error: ValidationError, raw: dict[str, Any], file: str) -> ConfigErr
             "there is no such key", allowed=", ".join(section), remedy=did_you_mean(keys[-1], section)
         )
     if first["type"] == "missing":
-        return place.error("is missing", allowed=", ".join(section))
-    return place.error(
-        f"{first['input']!r} does not fit", allowed=first["msg"].removeprefix("Input should be ")
-    )
+        return place.error(
+            "is missing", allowed="" if isinstance(first["loc"][-1], int) else ", ".join(section)
+        )
+    words = first["msg"].removeprefix("Input should be ").removeprefix("String should ")
+    return place.error(f"{first['input']!r} does not fit", allowed=words.replace("an object", "a table"))
 
 
 def _section(location: tuple[int | str, ...]) -> list[str]:

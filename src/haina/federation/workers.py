@@ -22,7 +22,7 @@ from typing import IO, Self
 import numpy as np
 
 from haina.artifact import Array, dump, load
-from haina.errors import RunError
+from haina.errors import HainaError, LearnerError, RunError
 from haina.federation.federation import Federation
 from haina.learners.learner import Work
 from haina.report import Report
@@ -61,6 +61,7 @@ class Workers:
 
         Raises:
             RunError: a worker keeps dying on its share.
+            LearnerError: training cannot be done as asked.
         """
         steps = [work.training.steps_of(int(size)) for size in work.shards.sizes]
         loads, shares = [0] * self._count, [list[int]() for _ in range(self._count)]
@@ -140,8 +141,11 @@ def serve(stdin: IO[bytes], stdout: IO[bytes]) -> None:
             offsets=arrays.get("offsets"),
             seed=simulation.seed,
         )
-        for result in learner.train(work):
-            write_frame(stdout, _reply(result))
+        try:
+            for result in learner.train(work):
+                write_frame(stdout, _reply(result))
+        except HainaError as error:
+            write_frame(stdout, _complaint(error))
 
 
 def _request(work: Work, share: list[int]) -> bytes:
@@ -166,8 +170,14 @@ def _reply(result: Result) -> bytes:
     return dump({"vector": result.vector}, {"client": result.client, "report": report})
 
 
+def _complaint(error: HainaError) -> bytes:
+    return dump({}, {"error": error.what, "allowed": error.allowed, "remedy": error.remedy})
+
+
 def _result(data: bytes) -> Result:
     arrays, reply = load(data)
+    if "error" in reply:
+        raise LearnerError(reply["error"], allowed=reply["allowed"], remedy=reply["remedy"])
     if "failure" in reply:
         return Failure(reply["client"], reply["failure"])
     numbers = json.loads(reply["report"])

@@ -1,13 +1,14 @@
 """Samples held by the server, as an outside opinion on updates (`haina.strategy.parts.Judge`).
 
-Fifty samples that the coordinator may look at are enough to tell a good candidate model from a bad one where geometry cannot. They are never
-used to train the global model, only to judge.
+Fifty samples that the coordinator may look at, some of every class, are enough to tell learning from un-learning where geometry cannot. With the
+`trusted` preset the server also takes part as one more client, so they are training data too, of at most a fifth of a step.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 
@@ -56,25 +57,39 @@ class HeldSamples:
             )
         return np.array(accuracies, dtype=np.float64)
 
+    @property
+    def examples(self) -> int:
+        """How many samples there are."""
+        return len(self.y)
+
     def direction(self) -> Array:
         """`[d]` increment that local training on the server's samples gives."""
-        return self._direction
+        own: Array = self._trained[0]
+        return own
+
+    def witnesses(self) -> Array:
+        """`[c, d]` increments of training on the samples of each class alone; on all samples where there are no classes."""
+        trained = self._trained
+        return trained[1:] if len(trained) > 1 else trained
 
     @cached_property
-    def _direction(self) -> Array:
-        shards = Shards(("server",), self.x, self.y, np.array([[0, len(self.y)]]))
-        work = Work(
-            self.model,
-            self.round,
-            shards,
-            replace(self.training, measure=frozenset()),
-            self.learning_rate,
-            seed=self.seed,
-        )
-        result = next(iter(self.learner.train(work)))
-        if isinstance(result, Failure):
-            raise LearnerError(f"the server's own samples cannot be trained on: {result.reason}")
-        return result.vector
+    def _trained(self) -> Array:
+        """Increments of training on all samples, then on those of each class."""
+        classes = np.unique(self.y) if self.y.dtype.kind in "iu" else np.empty(0)
+        order = np.argsort(self.y, kind="stable") if len(classes) else np.arange(len(self.y))
+        starts = np.searchsorted(self.y[order], classes) if len(classes) else np.empty(0, np.int64)
+        ends = np.append(starts, len(self.y))
+        offsets = [[0, len(self.y)], *([int(a), int(b)] for a, b in pairwise(ends))]
+        names = ("server", *(f"server: {label}" for label in classes))
+        shards = Shards(names, self.x[order], self.y[order], np.array(offsets, dtype=np.int64))
+        training = replace(self.training, measure=frozenset())
+        work = Work(self.model, self.round, shards, training, self.learning_rate, seed=self.seed)
+        increments = []
+        for result in self.learner.train(work):
+            if isinstance(result, Failure):
+                raise LearnerError(f"the server's own samples cannot be trained on: {result.reason}")
+            increments.append(result.vector)
+        return np.stack(increments)
 
     def _evaluate(self, increment: Array) -> Metrics:
         return self.learner.evaluate((self.model + increment).astype(self.model.dtype), self.x, self.y)

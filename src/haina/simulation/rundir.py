@@ -13,6 +13,7 @@ beyond the checkpoint belong to a round that did not close and are dropped.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -23,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from haina.artifact import Array, dump, load, sha256
-from haina.errors import LayoutError, RunError
+from haina.errors import LayoutError, RunError, StrategyError
 from haina.learners.learner import Learner
 from haina.simulation.simulation import Run
 from haina.strategy.record import RoundRecord
@@ -47,33 +48,45 @@ class RunDir:
         """Make the folder for a new run of a federation (the text of its file).
 
         Raises:
-            RunError: the folder holds a run already.
+            RunError: the folder holds a run already, or cannot be made.
         """
         if (self.path / "federation.toml").exists():
             raise RunError(
                 f"{self.path} holds a run already",
                 remedy="Go on with it (--resume), start over (--overwrite), or name another folder (--out)",
             )
-        self.path.mkdir(parents=True, exist_ok=True)
-        replace_file(self.path / "federation.toml", federation.encode())
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            replace_file(self.path / "federation.toml", federation.encode())
+        except OSError as error:
+            raise RunError(
+                f"{self.path} cannot be written to: {error.strerror}", remedy="Name another folder (--out)"
+            ) from error
 
     def clear(self) -> None:
-        """Remove the files of an earlier run (only files that a run makes)."""
+        """Remove the files of an earlier run (only files that a run makes).
+
+        The checkpoint goes first and the federation last: killed in between, what is left is a run before its first round.
+        """
         for name in (
-            "federation.toml",
+            "state.safetensors",
             "rounds.jsonl",
             "model.safetensors",
             "best.safetensors",
-            "state.safetensors",
             "summary.json",
+            "federation.toml",
         ):
             (self.path / name).unlink(missing_ok=True)
 
     def federation(self) -> str:
-        """The federation file that the run was started with."""
+        """The federation file that the run was started with.
+
+        Raises:
+            RunError: there is none.
+        """
         try:
             return (self.path / "federation.toml").read_text(encoding="utf-8")
-        except FileNotFoundError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise RunError(
                 f"{self.path} is not the folder of a run", remedy="Start one with: haina run federation.toml"
             ) from error
@@ -93,7 +106,12 @@ class RunDir:
         arrays |= {f"memory/{client}": memory for client, memory in sorted(run.memories.items())}
         for client, tensors in sorted((learner.personal or {}).items()):
             arrays |= {f"personal/{json.dumps([client, name])}": tensor for name, tensor in tensors.items()}
-        metadata = {"format": str(FORMAT), "finished": str(int(run.finished)), "model_sha256": sha256(model)}
+        metadata = {
+            "format": str(FORMAT),
+            "finished": str(int(run.finished)),
+            "model_sha256": sha256(model),
+        }
+        metadata["checksum"] = _checksum(arrays, metadata)
         replace_file(self.path / "state.safetensors", dump(arrays, metadata))
 
     def resume(self, strategy: Strategy, learner: Learner) -> Run | None:
@@ -110,30 +128,47 @@ class RunDir:
         try:
             arrays, metadata = load(data)
         except LayoutError as error:
-            raise RunError(
-                f"{self.path / 'state.safetensors'}: {error.what}", remedy="Start over (--overwrite)"
-            ) from error
+            raise self._unusable(f"is damaged: {error.what}") from error
         if metadata.get("format") != str(FORMAT):
-            raise RunError(f"the checkpoint has format {metadata.get('format')}", allowed=str(FORMAT))
+            raise self._unusable(f"has format {metadata.get('format')}, and this version reads {FORMAT}")
+        if metadata.pop("checksum", "") != _checksum(arrays, metadata):
+            raise self._unusable("is damaged: its bytes do not have the recorded checksum")
         model = np.array(arrays["model"])
-        if sha256(learner.to_bytes(model)) != metadata.get("model_sha256"):
-            raise RunError(
-                "the checkpoint's model does not have the recorded SHA-256", remedy="Start over (--overwrite)"
-            )
-        state = strategy.restore({n[6:]: a for n, a in arrays.items() if n.startswith("state/")})
+        try:
+            identity = sha256(learner.to_bytes(model))
+            state = strategy.restore({n[6:]: a for n, a in arrays.items() if n.startswith("state/")})
+        except (LayoutError, StrategyError) as error:
+            raise self._unusable(f"is of another federation: {error.what}") from error
+        if identity != metadata.get("model_sha256"):
+            raise self._unusable("is of another model: its code has changed since")
         memories = {n[7:]: np.array(a) for n, a in arrays.items() if n.startswith("memory/")}
         for name, array in arrays.items():
             if name.startswith("personal/") and learner.personal is not None:
                 client, tensor = json.loads(name[9:])
                 learner.personal[client] = {**learner.personal.get(client, {}), tensor: np.array(array)}
         lines = self._lines()[: state.round]
+        if len(lines) < state.round:
+            raise self._unusable(f"is of round {state.round}, and rounds.jsonl holds {len(lines)}")
         replace_file(self.path / "rounds.jsonl", b"".join(line + b"\n" for line in lines))
         return Run(model, state, memories, finished=metadata.get("finished") == "1")
 
     def records(self) -> list[RoundRecord]:
-        """Every closed round, oldest first."""
+        """Every closed round, oldest first.
+
+        Raises:
+            RunError: this is not the folder of a run, or a line cannot be read.
+        """
         self.federation()
-        return [RoundRecord.from_json(json.loads(line)) for line in self._lines()]
+        records = []
+        for number, line in enumerate(self._lines(), 1):
+            try:
+                records.append(RoundRecord.from_json(json.loads(line)))
+            except (ValueError, KeyError, TypeError) as error:
+                raise RunError(
+                    f"line {number} of {self.path / 'rounds.jsonl'} is no record of a round",
+                    remedy="Start over (--overwrite)",
+                ) from error
+        return records
 
     def _lines(self) -> list[bytes]:
         try:
@@ -143,11 +178,20 @@ class RunDir:
         # A kill in the middle of a write leaves a last line without its end.
         return [line for line in data.split(b"\n")[:-1] if line]
 
+    def _unusable(self, why: str) -> RunError:
+        return RunError(
+            f"the checkpoint {self.path / 'state.safetensors'} {why}", remedy="Start over (--overwrite)"
+        )
+
     def model(self, name: str = "model") -> bytes:
-        """Canonical bytes of the newest ("model") or best ("best") model."""
+        """Canonical bytes of the newest ("model") or best ("best") model.
+
+        Raises:
+            RunError: there is none.
+        """
         try:
             return (self.path / f"{name}.safetensors").read_bytes()
-        except FileNotFoundError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise RunError(f"{self.path} has no {name} yet", remedy="Let at least one round close") from error
 
     def summarise(self, summary: Mapping[str, Any]) -> None:
@@ -155,9 +199,20 @@ class RunDir:
         replace_file(self.path / "summary.json", (json.dumps(summary, indent=1) + "\n").encode())
 
 
+def _checksum(arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> str:
+    digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+    for name, array in arrays.items():
+        digest.update(json.dumps([name, str(array.dtype), array.shape]).encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
 def replace_file(path: Path, data: bytes) -> None:
-    """Replace a file in one step: a reader, or a crash, sees the old bytes or the new ones, never a mixture."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    """Replace a file in one step: a reader, or a crash, sees the old bytes or the new ones, never a mixture.
+
+    A crash may leave the new bytes beside the old ones, under a name of their own that the next call uses again.
+    """
+    temporary = path.with_name(f".{path.name}.new")
     with temporary.open("wb") as file:
         file.write(data)
         file.flush()

@@ -76,6 +76,11 @@ def _contradictions(strategy: Strategy) -> Iterator[tuple[str, str]]:
             "FedNova normalises plain local steps, and SCAFFOLD's or FedDyn's corrections change what a step is",
             "Use one of the two",
         )
+    if strategy.trust is not None and strategy.clip is not None:
+        yield (
+            "trust shortens updates itself, by the lengths of those it admits, and judges them by the lengths they came with",
+            "Leave out clip, or set trust = {clip = 1.0}",
+        )
     if isinstance(combine, QFair) and strategy.trust is not None:
         yield (
             "q-FedAvg listens most to clients with a high loss, and attackers report high losses: trust cannot make that safe",

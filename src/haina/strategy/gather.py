@@ -124,6 +124,7 @@ class Keeping:
     ) -> None:
         self._strategy, self._state, self._members, self._judge = strategy, state, members, judge
         self._kept: dict[str, Update] = {}
+        self._squares: dict[str, float] = {}
 
     def add(self, update: Update, squared_norm: float, clip: float) -> None:
         """Keep one update.
@@ -136,35 +137,37 @@ class Keeping:
         if self._strategy.server.uses_drift:
             local_times([update.report])
         self._kept[update.client] = update
+        self._squares[update.client] = squared_norm
 
     def gather(self, clients: Sequence[str], clip: Vector) -> Gathered:
         """Weigh, trust and combine the kept vectors, scaled by `clip` `[n]`."""
         strategy = self._strategy
         updates = [self._kept[client] for client in clients]
         reports = tuple(update.report for update in updates)
-        cohort = Cohort(
-            tuple(clients), reports, [u.vector for u in updates], clip if (clip < 1).any() else None
-        )
+        cohort = Cohort(tuple(clients), reports, [update.vector for update in updates]).scaled(clip)
         view = View(self._state.round + 1, tuple(clients), reports, self._members, cohort, self._judge)
         prior, factors = strategy.weigh.shares(view)
-        assessment: Assessment | None = None
-        shares, combined = prior, None
+        shares, assessment, combined = prior, None, None
         if strategy.trust is not None:
             assessment = strategy.trust.assess(view, prior, self._state.parts["trust"], strategy.combine)
             factors = {**factors, "trust": assessment.gate}
             shares = cap_shares(prior * assessment.gate, strategy.weigh.cap)
             combined = assessment.combined
+            if combined is None and assessment.clip is not None:
+                clip = assessment.clip
+                cohort = cohort.scaled(clip)
         if combined is None:
             combined = _combine(strategy, cohort, shares)
         drift = None
         if strategy.server.uses_drift and combined.coefficients is not None:
             drift = cohort.combine(combined.coefficients / local_times(reports))
-        averaged = strategy.combine.payload is Payload.AVERAGE
+        squares = np.array([self._squares[client] for client in clients]) * clip**2
+        mass = float(shares.sum())
         return Gathered(
             vector=combined.vector,
             coefficients=combined.coefficients,
             prior=prior,
-            mean_square=float(shares @ cohort.norms**2) if averaged else 0.0,
+            mean_square=float(shares @ squares) / mass if mass > 0 else 0.0,
             drift=drift,
             factors=factors,
             evidence={**(assessment.evidence if assessment else {}), **combined.evidence},

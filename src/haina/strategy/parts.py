@@ -53,8 +53,15 @@ class Judge(Protocol):
     def accuracies(self, increments: Array) -> Vector:
         """`[m, d]` increments -> `[m]` accuracies, in [0, 1]."""
 
+    @property
+    def examples(self) -> int:
+        """How many samples there are."""
+
     def direction(self) -> Array:
         """`[d]` increment that local training on the server's own samples gives."""
+
+    def witnesses(self) -> Array:
+        """`[c, d]` increments of training on the samples of each class alone; on all samples where there are no classes (c = 1)."""
 
 
 @dataclass(frozen=True)
@@ -229,6 +236,7 @@ class Assessment:
         verdicts: `[n]` pairs of verdict and reason in plain words.
         notes: numbers of the round as a whole (signal-to-noise ratio, ...).
         decisions: choices of the round in words (which candidate the arbiter took).
+        clip: `[n]` factors in (0, 1] for the vectors, besides `gate` for their shares.
         combined: the aggregate, where trust chose among candidates itself; None leaves it to the strategy's combiner.
     """
 
@@ -239,14 +247,16 @@ class Assessment:
     verdicts: tuple[tuple[Verdict, str], ...] = ()
     notes: Mapping[str, float] = field(default_factory=dict)
     decisions: Mapping[str, str] = field(default_factory=dict)
+    clip: Vector | None = None
     combined: Combined | None = None
 
 
 class Trust(Protocol):
     """Scores clients over rounds and gates their shares (`haina.strategy.trust`)."""
 
-    #: Columns of the members table that trust keeps, with a newcomer's value.
-    columns: ClassVar[Mapping[str, float]]
+    @property
+    def columns(self) -> Mapping[str, float]:
+        """Columns of the members table that trust keeps, with a newcomer's value."""
 
     @property
     def needs_judge(self) -> bool:

@@ -15,6 +15,7 @@ from haina.strategy.robust import NNM, Bulyan, GeometricMedian, Krum, Median, Mu
 from haina.strategy.server import SGD, Adagrad, Adam, FedDyn, FedExP, Scaffold, Yogi
 from haina.strategy.server.adaptive import BiasCorrection
 from haina.strategy.strategy import Strategy
+from haina.strategy.trust import Trust
 from haina.strategy.validate import MedianClip
 from haina.strategy.weigh import Uniform, Weigh
 
@@ -119,6 +120,16 @@ def nnm(byzantine: float | int = 0.4) -> Strategy:
     return Strategy(combine=NNM(byzantine, GeometricMedian()), name="nnm")
 
 
+def robust(hostile: float = 0.4) -> Strategy:
+    """Trust by agreement with the other clients, then a clipped mean: no data on the server, the number of attackers not told."""
+    return Strategy(trust=Trust("peers", hostile=hostile), name="robust")
+
+
+def trusted(hostile: float = 0.4) -> Strategy:
+    """Trust by agreement with samples that the server holds, an arbiter, then a clipped mean: the strongest, where the server has samples."""
+    return Strategy(trust=Trust("server", hostile=hostile), name="trusted")
+
+
 #: Every preset by its name in a federation file.
 PRESETS: Mapping[str, Callable[..., Strategy]] = {
     make.__name__: make
@@ -141,5 +152,7 @@ PRESETS: Mapping[str, Callable[..., Strategy]] = {
         trimmed_mean,
         geometric_median,
         nnm,
+        robust,
+        trusted,
     )
 }

@@ -143,23 +143,25 @@ class Strategy:
         Raises:
             StrategyError: the arrays were written by another strategy.
         """
-        parts: dict[str, dict[str, Array]] = {}
-        for name, array in arrays.items():
-            part, _, rest = name.partition("/")
-            if rest:
-                parts.setdefault(part, {})[rest] = np.array(array)
-        expected = (
-            {"server", "rate"} | ({"clip"} if self.clip else set()) | ({"trust"} if self.trust else set())
-        )
-        members = parts.pop("members", None)
-        if members is None or "round" not in arrays or not set(parts) <= expected:
+        fresh = self.init(np.zeros(1, np.float32))
+        expected = fresh.to_arrays()
+        # Trust may come to remember more than it began with.
+        differing = {
+            name for name in arrays.keys() ^ expected.keys() if not (self.trust and name.startswith("trust/"))
+        }
+        if differing:
             raise StrategyError(
-                f"the saved state holds {', '.join(sorted(parts)) or 'nothing'}",
+                f"the saved state holds {', '.join(sorted(arrays)) or 'nothing'}",
                 allowed=", ".join(sorted(expected)),
                 remedy="Resume with the federation file that the run was started with",
             )
-        states = {name: parts.get(name, {}) for name in sorted(expected)}
-        return StrategyState(int(arrays["round"]), Members.from_arrays(members, self.columns), states)
+        parts: dict[str, dict[str, Array]] = {part: {} for part in ("members", *fresh.parts)}
+        for name, array in arrays.items():
+            part, _, rest = name.partition("/")
+            if rest:
+                parts[part][rest] = np.array(array)
+        members = Members.from_arrays(parts.pop("members"), self.columns)
+        return StrategyState(int(arrays["round"]), members, parts)
 
     @property
     def columns(self) -> Mapping[str, float]:

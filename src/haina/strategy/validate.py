@@ -70,7 +70,7 @@ class Clip(Protocol):
 
 
 def _shorten(norms: Vector, limit: float) -> Vector:
-    return np.minimum(1.0, limit / np.maximum(norms, np.finfo(np.float64).tiny))
+    return limit / np.maximum(norms, limit)
 
 
 @dataclass(frozen=True)
