@@ -40,9 +40,8 @@ def test_a_round_is_explained_word_for_word(by_hand):
         "  anna counts 60.0% (prior 50.0%): 500 examples; trust 0.90",
         "  boris counts 40.0% (prior 25.0%): 250 examples; trust 0.80",
         "In quarantine (1)",
-        "  mallory counts 0% (prior 25.0%): its update points away from the others (cosine -0.83), deviates more "
-        "than honest clients do (deviation 2.50, up to 1 is usual); consistency 0.20; trust 0.20, quarantined from "
-        "this round on",
+        "  mallory counts 0% (prior 25.0%): its update points away from the others (cosine -0.83), and those "
+        "before were longer than trusted ones (deviation 2.50); consistency 0.20; trust 0.20, quarantined from this round on",
         "Left out (3)",
         "  emil: refused, coordinate 3 of the update is not a finite number",
         "  dora: failed, out of memory",

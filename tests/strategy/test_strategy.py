@@ -14,7 +14,7 @@ from haina.strategy.robust import NNM, GeometricMedian
 from haina.strategy.schedule import Cosine, OnPlateau
 from haina.strategy.server import Adam
 from haina.strategy.strategy import Strategy
-from haina.strategy.validate import FixedClip, MedianClip
+from haina.strategy.validate import MedianClip
 from haina.strategy.weigh import Accuracy, Participation, Samples, Weigh
 
 D = 5
@@ -101,7 +101,7 @@ def test_any_screen_goes_with_any_weighting_any_rule_and_any_server():
 
 
 def test_parts_of_ones_own_are_parts():
-    strategy = Strategy(combine=Loudest(), server=Signed(), trust=Doubter(), clip=FixedClip(100.0))
+    strategy = Strategy(combine=Loudest(), server=Signed(), trust=Doubter())
     assert strategy.needs is Needs.VECTORS
     updates = updates_of(2, n=4)
     first = play(strategy, updates[:3], MODEL)

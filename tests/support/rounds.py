@@ -15,7 +15,8 @@ from haina.strategy.validate import AdaptiveClip, FixedClip, MedianClip
 from haina.strategy.weigh import Accuracy, Convergence, Disco, Link, Participation, Samples, Uniform, Weigh
 from haina.update import Update
 
-EVERY = {name: make() for name, make in PRESETS.items()} | {
+#: What can be tried without a learner; presets that judge updates on the server's own samples cannot.
+EVERY = {name: make() for name, make in PRESETS.items() if not make().needs_judge} | {
     "clipped": Strategy(clip=FixedClip(0.5)),
     "adaptively clipped": Strategy(clip=AdaptiveClip(start=0.5), server=SGD(0.5, 0.9)),
     "median clipped": Strategy(clip=MedianClip(1.0), weigh=Weigh((Samples(), Accuracy()))),

@@ -21,7 +21,3 @@ def main() -> None:
         raise SystemExit(code) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
-    except BrokenPipeError:
-        # The reader (head, less) has seen enough.
-        sys.stderr.close()
-        raise SystemExit(0) from None

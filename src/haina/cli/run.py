@@ -22,7 +22,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from haina.cli.talk import console, data, json_line
+from haina.cli.talk import console, data, json_line, say
 from haina.errors import ConfigError
 from haina.federation import Federation
 from haina.federation.runner import play
@@ -66,7 +66,7 @@ def run(
             else f"model {result['model_sha256']}"
         )
         if not quiet:
-            console.print(f"The run is in {folder.path}. See why: haina report {folder.path}")
+            say(f"The run is in {folder.path}. See why: haina report {folder.path}")
 
 
 def follow(
@@ -90,7 +90,7 @@ def follow(
                 show(record)
     except KeyboardInterrupt:
         file = federation.folder / federation.file
-        console.print(f"\nStopped between rounds. Go on with: haina run {file} --resume --out {folder.path}")
+        say(f"\nStopped between rounds. Go on with: haina run {file} --resume --out {folder.path}")
         raise
     result = {
         **summary(folder.records()),

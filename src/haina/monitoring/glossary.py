@@ -20,9 +20,10 @@ MEANING: Mapping[str, str] = {
     "distance": "how far the update lies from the combined one",
     "Krum score": "sum of squared distances to its nearest neighbours",
     "norm": "length of the update, how far it wants to move the model",
-    "deviation": "how strange its recent updates were, up to 1 is usual",
-    "consistency": "how ordinary its updates were so far, 0 to 1",
-    "trust": "0 to 1, earned by consistent updates that deviate little",
+    "agreement": "1 where an update is wholly explained as learning, -1 as the opposite, 0 tells nothing",
+    "deviation": "how much longer its recent updates were than trusted ones, up to 1 is usual",
+    "consistency": "how strongly it agreed over the rounds, compared with trusted clients, 0 to 1",
+    "trust": "consistency / (1 + 0.3 deviation), 0 to 1",
     "gate": "what trust lets through of the prior, 0 to 1",
     "quarantined": "watched, but counts for nothing until it has behaved for some rounds",
     "on probation": "released from quarantine, counts half for some rounds",
@@ -109,9 +110,19 @@ def _length(value: float, usual: float) -> str:
     return f"is far shorter than is usual (norm {number(value)})" if value <= usual / 2 else ""
 
 
+def _agreement(value: float, usual: float) -> str:
+    if value < -0.02:
+        way = "looks like un-learning"
+    elif value <= 0.02:
+        way = "tells neither for nor against it"
+    else:
+        way = "looks like learning"
+    return f"{way} (agreement {score(value)})"
+
+
 def _deviation(value: float, usual: float) -> str:
-    more = "more" if value > 1 else "no more"
-    return f"deviates {more} than honest clients do (deviation {score(value)}, up to 1 is usual)"
+    """Said only where it counts against the client: length within the usual is no news."""
+    return f"and those before were longer than trusted ones (deviation {score(value)})" if value > 1 else ""
 
 
 _EVIDENCE: Mapping[str, Callable[[float, float], str]] = {
@@ -119,6 +130,7 @@ _EVIDENCE: Mapping[str, Callable[[float, float], str]] = {
     "distance": _distance,
     "krum_score": _krum,
     "norm": _length,
+    "agreement": _agreement,
     "deviation": _deviation,
 }
 _NAMED = {*_EVIDENCE, "consistency", "trust"}

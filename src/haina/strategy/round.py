@@ -43,6 +43,7 @@ class Closed:
 class Round:
     """One open round, made by `Strategy.open`."""
 
+    @_overflow_is_looked_for
     def __init__(
         self,
         strategy: Strategy,

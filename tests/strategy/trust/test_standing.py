@@ -93,7 +93,7 @@ def test_a_first_blow_is_damped_in_the_same_round():
     assert acceptable[3] == 0
     assert (np.delete(acceptable, 3) == 1).all()
     assert after.columns["deviation"][3] > 1
-    verdicts = standing.verdicts(after, CLIENTS, HONEST, acceptable)
+    verdicts = standing.verdicts(after, CLIENTS, acceptable)
     assert verdicts[3][0] is Verdict.DAMPED
     assert "longer" in verdicts[3][1]
     assert verdicts[0] == (Verdict.ADMITTED, "")

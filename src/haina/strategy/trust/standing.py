@@ -168,31 +168,20 @@ class Standing:
         return table, acceptable, m
 
     def verdicts(
-        self, members: Members, clients: tuple[str, ...], agreement: Vector, acceptable: Vector
+        self, members: Members, clients: tuple[str, ...], acceptable: Vector
     ) -> tuple[tuple[Verdict, str], ...]:
-        """What each client is told, and why, in words."""
+        """What becomes of each client, and why, in words; the numbers are in the evidence."""
         out = []
         columns = (members.get(name, clients) for name in ("trust", "quarantined", "probation"))
-        for trust, quarantined, probation, x, fit in zip(*columns, agreement, acceptable, strict=True):
-            way = "is better explained as un-learning" if x < 0 else "agrees with learning"
+        for trust, quarantined, probation, fit in zip(*columns, acceptable, strict=True):
             if quarantined:
-                out.append(
-                    (
-                        Verdict.QUARANTINED,
-                        f"trust {trust:.2f} after rounds that pointed away; this update {way} ({x:+.2f})",
-                    )
-                )
+                out.append((Verdict.QUARANTINED, "its trust was too low for too long"))
             elif fit < 1:
                 out.append(
                     (Verdict.DAMPED, f"much longer than trusted updates, so it counts {fit:.0%} this round")
                 )
             elif trust < self.open:
-                out.append(
-                    (
-                        Verdict.DAMPED,
-                        f"trust {trust:.2f} is below {self.open:g}; this update {way} ({x:+.2f})",
-                    )
-                )
+                out.append((Verdict.DAMPED, "not trusted in full"))
             elif probation:
                 out.append(
                     (Verdict.PROBATION, f"back from quarantine: half weight for {int(probation)} more rounds")

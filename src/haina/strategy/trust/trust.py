@@ -199,7 +199,7 @@ class Trust:
             members=members,
             state={**state, "usual": np.array(m if usual == 0 else 0.9 * usual + 0.1 * m)},
             evidence={"agreement": agreement, **told},
-            verdicts=rules.verdicts(members, clients, agreement, acceptable),
+            verdicts=rules.verdicts(members, clients, acceptable),
             notes={"agreement": m},
             clip=clip,
         )

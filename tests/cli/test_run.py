@@ -1,0 +1,252 @@
+import hashlib
+import json
+import os
+import pty
+import signal
+import time
+
+import pytest
+from command import IRIS, finished, haina, spawn, written
+
+from haina.simulation.rundir import RunDir
+
+
+@pytest.fixture
+def cli(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    return lambda *args: haina(capsys, monkeypatch, *args)
+
+
+def sha_of(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_run_from_beginning_to_end(cli, tmp_path):
+    written(tmp_path)
+    said = cli("run")
+    assert said.code == 0
+    folder = tmp_path / "runs" / "iris"
+    records = RunDir(folder).records()
+    sha = sha_of(folder / "model.safetensors")
+    last = records[-1].metrics
+    # Data: one line.
+    assert said.out == f"accuracy {last['accuracy']:.4f}  loss {last['loss']:.4f}  model {sha}\n"
+    # Talk: a line for each of three rounds, and where to look.
+    assert said.err.count("\n") == 4
+    assert "runs/iris" in said.err
+    assert (folder / "federation.toml").read_text() == IRIS
+    assert json.loads((folder / "summary.json").read_text())["model_sha256"] == sha
+
+
+def test_json_ends_with_one_line_that_a_programme_can_read(cli, tmp_path):
+    said = cli("run", written(tmp_path), "--json", "--out", tmp_path / "elsewhere")
+    assert said.code == 0
+    assert said.out.count("\n") == 1
+    result = json.loads(said.out.splitlines()[-1])
+    assert {"rounds", "accuracy", "loss", "model_sha256", "seconds", "peak_memory_mb"} <= set(result)
+    assert result["rounds"] == 3
+    assert 0 < result["accuracy"] <= 1
+    assert result["loss"] > 0
+    assert result["model_sha256"] == sha_of(tmp_path / "elsewhere" / "model.safetensors")
+    assert 0 < result["seconds"] < 300
+    assert 20 < result["peak_memory_mb"] < 10_000
+    assert said.err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_quiet_is_quiet(cli, tmp_path):
+    said = cli("run", written(tmp_path), "--quiet", "--json")
+    assert (said.code, said.err) == (0, "")
+    assert json.loads(said.out)["rounds"] == 3
+
+
+def test_the_same_file_gives_the_same_model(cli, tmp_path):
+    path = written(tmp_path)
+    one = json.loads(cli("run", path, "--json", "--out", "a").out)
+    two = json.loads(cli("run", path, "--json", "--out", "b").out)
+    assert one["model_sha256"] == two["model_sha256"]
+    written(tmp_path, IRIS.replace("seed = 1", "seed = 2"))
+    assert json.loads(cli("run", path, "--json", "--out", "c").out)["model_sha256"] != one["model_sha256"]
+
+
+def test_a_run_in_the_way_is_a_conflict_with_three_ways_out(cli, tmp_path):
+    path = written(tmp_path)
+    first = json.loads(cli("run", path, "--json").out)
+    said = cli("run", path)
+    assert said.code == 4
+    assert said.out == ""
+    assert said.err.startswith("haina: runs/iris holds a run already")
+    for flag in ("--resume", "--overwrite", "--out"):
+        assert flag in said.err
+    assert "Traceback" not in said.err
+
+    written(tmp_path, IRIS.replace("seed = 1", "seed = 2"))
+    resumed = cli("run", path, "--resume", "--json")
+    assert resumed.code == 0
+    # A run goes on with the words it was started with.
+    assert json.loads(resumed.out)["model_sha256"] == first["model_sha256"]
+
+    over = cli("run", path, "--overwrite", "--json")
+    assert over.code == 0
+    assert json.loads(over.out)["model_sha256"] != first["model_sha256"]
+    assert [record.round for record in RunDir(tmp_path / "runs" / "iris").records()] == [1, 2, 3]
+
+
+def test_resume_and_overwrite_exclude_each_other(cli, tmp_path):
+    path = written(tmp_path)
+    assert cli("run", path, "--quiet").code == 0
+    before = sha_of(tmp_path / "runs" / "iris" / "state.safetensors")
+    said = cli("run", path, "--resume", "--overwrite")
+    assert said.code == 2
+    assert "exclude each other" in said.err
+    assert sha_of(tmp_path / "runs" / "iris" / "state.safetensors") == before
+
+
+def test_nothing_to_resume_is_a_conflict(cli, tmp_path):
+    said = cli("run", written(tmp_path), "--resume")
+    assert said.code == 4
+    assert "runs/iris is not the folder of a run" in said.err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_damaged_checkpoint_is_a_conflict(cli, tmp_path):
+    path = written(tmp_path)
+    assert cli("run", path, "--quiet").code == 0
+    state = tmp_path / "runs" / "iris" / "state.safetensors"
+    state.write_bytes(state.read_bytes()[:-1])
+    said = cli("run", path, "--resume")
+    assert said.code == 4
+    assert "is damaged" in said.err
+    assert "--overwrite" in said.err
+
+
+def test_a_folder_that_cannot_be_made(cli, tmp_path):
+    said = cli("run", written(tmp_path), "--out", tmp_path / "federation.toml")
+    assert said.code == 4
+    assert "cannot be written to" in said.err
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("rounds", "round"), "federation.toml: train.round: there is no such key"),
+        (("rounds = 3", "rounds = 0"), "federation.toml: train.rounds: 0 does not fit"),
+        (('"jax"', '"jx"'), "Did you mean 'jax'?"),
+        (("sklearn:iris", "nowhere.npz"), "federation.toml: data: "),
+        (("[train]", "[train"), "federation.toml is not TOML"),
+    ],
+)
+def test_a_wrong_file_is_2_and_leaves_no_folder(change, words, cli, tmp_path):
+    said = cli("run", written(tmp_path, IRIS.replace(*change)))
+    assert said.code == 2
+    assert said.out == ""
+    assert words in said.err
+    assert "Traceback" not in said.err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_no_file_is_2(cli):
+    said = cli("run", "nowhere.toml")
+    assert said.code == 2
+    assert "there is no file nowhere.toml" in said.err
+    assert "haina new" in said.err
+
+
+def test_training_that_cannot_be_done_is_1(cli, tmp_path):
+    # A proximal weight of 50 at a rate of 0.05 steps beyond the received model.
+    said = cli("run", written(tmp_path, IRIS + "proximal = 50\n"))
+    assert said.code == 1
+    assert "proximal 50" in said.err
+    assert "Traceback" not in said.err
+
+
+class TestModels:
+    def test_models_are_listed_with_their_sha_256(self, cli, tmp_path):
+        written(tmp_path)
+        assert cli("run", "--quiet").code == 0
+        assert cli("run", "--quiet", "--out", "runs/second").code == 0
+        said = cli("models", "--json")
+        assert (said.code, said.err) == (0, "")
+        entries = json.loads(said.out)
+        assert [(entry["run"], entry["model"]) for entry in entries] == [
+            ("iris", "newest"),
+            ("iris", "best"),
+            ("second", "newest"),
+            ("second", "best"),
+        ]
+        for entry in entries:
+            assert entry["sha256"] == sha_of(tmp_path / entry["path"])
+            assert 1 <= entry["round"] <= 3
+            assert 0 <= entry["accuracy"] <= 1
+        assert entries[0]["round"] == 3
+        alone = json.loads(cli("models", "runs/second", "--json").out)
+        assert alone == entries[2:]
+
+    def test_data_lines_are_those_of_sha256sum(self, cli, tmp_path):
+        written(tmp_path)
+        assert cli("run", "--quiet").code == 0
+        said = cli("models")
+        for line in said.out.splitlines():
+            digest, path = line.split("  ")
+            assert digest == sha_of(tmp_path / path)
+        assert len(said.out.splitlines()) == 2
+        assert "SHA-256" in said.err
+
+    def test_no_runs(self, cli, tmp_path):
+        for args in ([], ["nowhere"], [str(tmp_path)]):
+            said = cli("models", *args, "--json")
+            assert said.code == 4
+            assert said.out == ""
+            assert "there are no runs in" in said.err
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_says_how_to_go_on(tmp_path):
+    path = written(tmp_path, IRIS.replace("rounds = 3", "rounds = 3000"), "sea.toml")
+    process = spawn("run", path, "--out", "out", cwd=tmp_path)
+    lines = tmp_path / "out" / "rounds.jsonl"
+    until = time.monotonic() + 60
+    while not (lines.exists() and lines.read_bytes().count(b"\n") > 5):
+        assert time.monotonic() < until
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    said = finished(process)
+    assert said.code == 130
+    assert said.out == ""
+    assert "Traceback" not in said.err
+    hint = said.err[said.err.index("haina run") :].splitlines()[0].split()[1:]
+    assert hint == ["run", str(path), "--resume", "--out", "out"]
+    assert RunDir(tmp_path / "out").records()
+
+
+@pytest.mark.slow
+def test_on_a_terminal_there_is_a_table_and_data_stay_clean(tmp_path):
+    leader, follower = pty.openpty()
+    process = spawn(
+        "run",
+        written(tmp_path),
+        "--json",
+        cwd=tmp_path,
+        stderr=follower,
+        env={"TERM": "xterm", "COLUMNS": "100"},
+    )
+    os.close(follower)
+    seen = b""
+    while True:
+        try:
+            piece = os.read(leader, 65536)
+        except OSError:
+            # The other end is gone.
+            break
+        if not piece:
+            break
+        seen += piece
+    os.close(leader)
+    said = finished(process)
+    assert said.code == 0
+    assert json.loads(said.out)["rounds"] == 3
+    assert b"Rounds" in seen
+    assert b"3/3" in seen
+    assert b"\x1b[" in seen
+    assert "\x1b" not in said.out
