@@ -118,7 +118,7 @@ def play(job: tuple[str, float, str, int]) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[300, 301, 302, 303])
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(330, 338)))
     parser.add_argument("--presets", nargs="+", default=["trusted", "robust", *RIVALS])
     parser.add_argument("--alphas", type=float, nargs="+", default=[0.3, 0.1])
     arguments = parser.parse_args()

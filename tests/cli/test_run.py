@@ -201,17 +201,19 @@ class TestModels:
 
 
 @pytest.mark.slow
-def test_an_interrupted_run_says_how_to_go_on(tmp_path):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_interrupted_run_says_how_to_go_on(workers, tmp_path):
     path = written(tmp_path, IRIS.replace("rounds = 3", "rounds = 3000"), "sea.toml")
-    process = spawn("run", path, "--out", "out", cwd=tmp_path)
+    process = spawn("run", path, "--out", "out", "--workers", workers, cwd=tmp_path, start_new_session=True)
     lines = tmp_path / "out" / "rounds.jsonl"
     until = time.monotonic() + 60
     while not (lines.exists() and lines.read_bytes().count(b"\n") > 5):
         assert time.monotonic() < until
         assert process.poll() is None
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    said = finished(process)
+    # As a terminal does it: everybody in the session hears it.
+    os.killpg(process.pid, signal.SIGINT)
+    said = finished(process, timeout=30)
     assert said.code == 130
     assert said.out == ""
     assert "Traceback" not in said.err

@@ -10,6 +10,7 @@ from toys import Centre, simulation
 
 from haina.artifact import sha256
 from haina.errors import ConfigError, RunError
+from haina.federation import Federation
 from haina.federation.runner import play
 from haina.simulation.attacks import SignFlip
 from haina.simulation.faults import Dropout
@@ -200,6 +201,29 @@ def test_a_finished_run_has_nothing_left_to_do(tmp_path):
     assert list(play(fed, folder, resume=True)) == []
     assert told(folder.records()) == records
     assert files(tmp_path) == before
+
+
+@pytest.mark.slow
+def test_personal_tensors_are_part_of_the_checkpoint(tmp_path):
+    text = """
+    [model]
+    learner = "jax"
+    kind = "logistic"
+    local = ["output.bias"]
+    [data]
+    source = "sklearn:iris"
+    partition = {iid = 4}
+    [train]
+    rounds = 3
+    """
+    whole, broken = RunDir(tmp_path / "whole"), RunDir(tmp_path / "broken")
+    expected = told(play(Federation.of(text), whole))
+    rounds = play(Federation.of(text), broken)
+    next(rounds)
+    rounds.close()
+    list(play(Federation.of(text), broken, resume=True))
+    assert told(broken.records()) == expected
+    assert files(broken.path) == files(whole.path)
 
 
 def test_personal_tensors_and_several_workers_are_refused_before_anything_is_made(tmp_path):

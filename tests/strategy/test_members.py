@@ -32,6 +32,7 @@ def test_a_proposal_is_dropped_by_keeping_the_table_it_came_from():
     table = Members.empty(TRUST).put(["a", "b"], trust=[0.9, 0.1])
     before = {name: column.copy() for name, column in table.columns.items()}
     table.put(["a", "new"], trust=0.0, delivered=9)
+    table.put(["a"], trust=0.0, delivered=9)
     table.meet(["x", "y"])
     assert table.ids == ("a", "b")
     for name, column in before.items():

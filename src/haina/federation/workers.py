@@ -52,6 +52,8 @@ class Workers:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        for worker in self._workers:
+            worker.close()
         self._threads.shutdown(cancel_futures=True)
         for worker in self._workers:
             worker.stop()
@@ -84,9 +86,12 @@ class _Worker:
     def __init__(self, federation: Federation) -> None:
         self._federation = federation
         self._process: subprocess.Popen[bytes] | None = None
+        self._closed = False
 
     def train(self, request: bytes, clients: int) -> list[Result]:
         for _ in range(_TRIES):
+            if self._closed:
+                break
             process = self._process or self._start()
             assert process.stdin is not None
             assert process.stdout is not None
@@ -101,8 +106,12 @@ class _Worker:
         )
 
     def _start(self) -> subprocess.Popen[bytes]:
+        # In a session of its own: Ctrl-C is for the run, which then ends its workers.
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "haina.federation.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [sys.executable, "-m", "haina.federation.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
         )
         federation = self._federation
         assert self._process.stdin is not None
@@ -111,6 +120,12 @@ class _Worker:
         with suppress(BrokenPipeError):
             write_frame(self._process.stdin, json.dumps(hello).encode())
         return self._process
+
+    def close(self) -> None:
+        """End the process for good, in the middle of a share if need be; the thread that waits for it then calls `stop`."""
+        self._closed = True
+        if (process := self._process) is not None:
+            process.kill()
 
     def stop(self) -> None:
         if self._process is not None:

@@ -120,14 +120,17 @@ def nnm(byzantine: float | int = 0.4) -> Strategy:
     return Strategy(combine=NNM(byzantine, GeometricMedian()), name="nnm")
 
 
-def robust(hostile: float = 0.4) -> Strategy:
-    """Trust by agreement with the other clients, then a clipped mean: no data on the server, the number of attackers not told."""
-    return Strategy(trust=Trust("peers", hostile=hostile), name="robust")
+def robust(hostile: float = 0.4, momentum: float = 0.7) -> Strategy:
+    """Trust by agreement with the other clients, then a clipped mean and server momentum: no data on the server, the number of attackers not told.
+
+    Measured: momentum raises every cell of the digits table, with and without attackers; 0.5 and 0.7 were chosen on the seeds trust was tuned on.
+    """
+    return Strategy(trust=Trust("peers", hostile=hostile), server=SGD(momentum=momentum), name="robust")
 
 
-def trusted(hostile: float = 0.4) -> Strategy:
-    """Trust by agreement with samples that the server holds, an arbiter, then a clipped mean: the strongest, where the server has samples."""
-    return Strategy(trust=Trust("server", hostile=hostile), name="trusted")
+def trusted(hostile: float = 0.4, momentum: float = 0.5) -> Strategy:
+    """Trust by agreement with samples that the server holds, an arbiter, then a clipped mean and server momentum: the strongest."""
+    return Strategy(trust=Trust("server", hostile=hostile), server=SGD(momentum=momentum), name="trusted")
 
 
 #: Every preset by its name in a federation file.
