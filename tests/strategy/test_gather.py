@@ -7,7 +7,7 @@ from rounds import play, updates_of, whole
 from haina.errors import RoundError
 from haina.report import Report
 from haina.strategy.combine import Collect, Sum, split
-from haina.strategy.gather import Folding, Keeping, local_times
+from haina.strategy.gather import Folding, Keeping
 from haina.strategy.members import Members
 from haina.strategy.parts import Needs, View
 from haina.strategy.presets import PRESETS
@@ -28,7 +28,9 @@ def gathered(strategy, updates):
     clip = np.ones(len(updates)) if strategy.clip is None else strategy.clip.scales(norms, {})
     view = View(1, clients, reports, Members.empty({}))
     keeping = Keeping(strategy, strategy.init(np.zeros(D)), view.members, None, D)
-    gather = Folding(strategy, view, D) if strategy.needs < Needs.VECTORS else keeping
+    gather = (
+        Folding(strategy, strategy.init(np.zeros(D)), view, D) if strategy.needs < Needs.VECTORS else keeping
+    )
     for update, norm, scale in zip(updates, norms, clip, strict=True):
         gather.add(update, float(norm**2), float(scale))
     return gather.gather(clients, clip)
@@ -45,7 +47,7 @@ def test_the_numbers_of_a_round_in_closed_form(path):
     rows = np.stack([u.vector for u in updates]).astype(np.float64)
     rows *= np.minimum(1, 1.2 / np.linalg.norm(rows, axis=1))[:, None]
     examples = np.array([u.report.examples for u in updates])
-    times = np.array([u.report.steps * u.report.learning_rate for u in updates])
+    times = np.array([u.report.steps * 0.1 for u in updates])
     shares = examples / examples.sum()
     assert shares.max() < 2 / len(updates)
     np.testing.assert_allclose(out.prior, shares)
@@ -95,23 +97,16 @@ def test_documents_are_collected_whatever_their_length():
     assert len(split(gathered(strategy, updates[:2]).vector)) == 2
 
 
-def test_local_times_need_the_learning_rate():
-    np.testing.assert_allclose(local_times([Report(1, steps=4, learning_rate=0.25)]), [1.0])
-    with pytest.raises(RoundError, match="learning rate"):
-        local_times([Report(1, steps=4)])
-
-
 def test_a_refused_update_leaves_a_folded_sum_as_it_was():
     updates = updates_of(2)
     strategy = PRESETS["scaffold"]()
     view = View(1, tuple(u.client for u in updates), tuple(u.report for u in updates), Members.empty({}))
-    folding = Folding(strategy, view, D)
+    folding = Folding(strategy, strategy.init(np.zeros(D)), view, D)
     for update in updates[:-1]:
         folding.add(update, squared_norm(update.vector), 1.0)
-    silent = replace(updates[-1], report=replace(updates[-1].report, learning_rate=None))
-    for bad in (silent, replace(updates[-1], client="a stranger")):
-        with pytest.raises(RoundError):
-            folding.add(bad, squared_norm(bad.vector), 1.0)
+    stranger = replace(updates[-1], client="a stranger")
+    with pytest.raises(RoundError, match="announced as absent"):
+        folding.add(stranger, squared_norm(stranger.vector), 1.0)
     with pytest.raises(RoundError, match="too long to measure"):
         folding.add(updates[-1], float("inf"), 1.0)
     names = [update.client for update in updates[:-1]]

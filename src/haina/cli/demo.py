@@ -44,14 +44,15 @@ def demo(out: Path, rounds: int, seed: int) -> None:
     """Play the demo and explain it."""
     federation = Federation.of(DEMO.format(seed=seed, rounds=rounds), "demo.toml")
     folder = RunDir(out)
-    folder.clear()
     console.rule("[bold]Haina: 30 clients learn handwritten digits, five of them attack")
     hostile = sorted(federation.simulation().hostile)
     console.print(
         f"Each client holds about {len(federation.data.clients.y) // 37} images, mostly of a few digits. "
         f"From round 6 on, {', '.join(hostile)} send the opposite of what they learnt; the coordinator is not told.\n"
     )
-    follow(federation, folder)
+    with folder.alone():
+        folder.clear()
+        follow(federation, folder)
     records = folder.records()
     console.rule("[bold]What happened")
     console.print(explain_run(records), markup=False)

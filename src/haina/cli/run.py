@@ -53,12 +53,16 @@ def run(
     if resume:
         # A run goes on with the words it was started with, whatever the file says by now.
         federation = Federation.of(folder.federation(), file.name, file.parent)
-    elif overwrite:
-        folder.clear()
-    result = follow(federation, folder, workers=workers, resume=resume, quiet=quiet)
+    federation.simulation()  # What is wrong with the file is said before a folder is made.
+    with folder.alone():
+        if overwrite:
+            folder.clear()
+        result = follow(federation, folder, workers=workers, resume=resume, quiet=quiet)
     if as_json:
         json_line(result)
     else:
+        if folder.result():
+            data(folder.result())
         accuracy = "" if result["accuracy"] is None else f"accuracy {result['accuracy']:.4f}  "
         data(
             f"{accuracy}loss {result['loss']:.4f}  model {result['model_sha256']}"

@@ -5,6 +5,7 @@ The same file and the same objects run in simulation and in deployment. Nothing 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +27,8 @@ from haina.learners.learner import Learner, Training
 from haina.simulation.attack import Attack
 from haina.simulation.attacks import ATTACKS
 from haina.simulation.faults import Dropout, Stragglers
-from haina.simulation.simulation import Simulation
+from haina.simulation.simulation import Run, Simulation
+from haina.strategy.combine import Nova
 from haina.strategy.local import Local
 from haina.strategy.presets import PRESETS
 from haina.strategy.strategy import Strategy
@@ -163,6 +165,11 @@ class Federation:
         """The home of local training."""
         return self._made.learner
 
+    @property
+    def tell(self) -> Callable[[Run], str] | None:
+        """What an exact learner says of a finished run; None for the others."""
+        return self._made.tell
+
     @cached_property
     def training(self) -> Training:
         """How clients train."""
@@ -207,12 +214,18 @@ class Federation:
             value: Part | None = getattr(section, key)
             if value is not None:
                 changes[key] = part(value, registry, place / key)
+        if changes:
+            changes["name"] = (
+                "custom" if section.preset is None else f"{base.name} with own {', '.join(changes)}"
+            )
         rate = self.settings.train.learning_rate
         rate_place = self._place / "train" / "learning_rate"
         changes["rate"] = part({"constant": rate} if isinstance(rate, float) else rate, SCHEDULES, rate_place)
         try:
             if self.settings.train.proximal is not None:
                 changes["local"] = Local(self.settings.train.proximal, base.local.control)
+                if isinstance(base.combine, Nova) and self.settings.train.proximal > 0:
+                    changes.setdefault("combine", Nova("steps"))
             return cast(Strategy, replace(base, **changes))
         except HainaError as error:
             raise place.error(error.what, allowed=error.allowed, remedy=error.remedy) from error

@@ -15,6 +15,7 @@ from haina.data.federated import Federated
 from haina.errors import ConfigError, LearnerError
 from haina.learners.learner import Learner
 from haina.learners.models import Model
+from haina.simulation.simulation import Run
 from haina.strategy.combine import Collect, Sum
 from haina.strategy.parts import Server
 from haina.strategy.server import ElasticNetPath, Merge, Newton
@@ -29,10 +30,11 @@ EXACT = frozenset({"glm"})
 
 @dataclass(frozen=True)
 class Made:
-    """A learner, and the strategy that alone fits it; None where any strategy will do."""
+    """A learner; the strategy that alone fits it (None where any will do); and what it says of a finished run, if it says anything."""
 
     learner: Learner
     strategy: Strategy | None = None
+    tell: Callable[[Run], str] | None = None
 
 
 #: What `[model]` may say besides `learner`, for some data and the folder of the file.
@@ -93,18 +95,26 @@ def _glm(data: Federated, folder: Path) -> Callable[..., Made]:
         n_lambda: int = 100,
         standardize: bool = True,
     ) -> Made:
-        from haina.learners.glm import Design, GlmLearner
+        from haina.learners.glm import Design, GlmLearner, GlmResult, path_summary
 
         names = data.features or tuple(f"x{j}" for j in range(data.clients.x.shape[1]))
         learner = GlmLearner(family, Design.named(names, intercept))
-        server: Server = Newton(family, intercept, learner.design.names)
+        terms = learner.design.names
+        server: Server = Newton(family, intercept, terms)
+
+        def tell(run: Run) -> str:
+            state = run.state.parts["server"]
+            if alpha is None:
+                return GlmResult.of(run.model, state, family, terms).summary()
+            return path_summary(state, terms)
+
         if alpha is not None:
             server = ElasticNetPath(family, alpha, lambdas, n_lambda, standardize=standardize)
         elif lambdas is not None:
             raise LearnerError(
                 "lambdas are penalties, and alpha is not given", allowed="alpha in [0, 1]: 1 is the lasso"
             )
-        return Made(learner, Strategy(weigh=_ONCE, combine=Sum(), server=server, name="glm"))
+        return Made(learner, Strategy(weigh=_ONCE, combine=Sum(), server=server, name="glm"), tell)
 
     return glm
 

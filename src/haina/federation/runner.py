@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import ExitStack
 
 from haina.errors import ConfigError
 from haina.federation.federation import Federation
 from haina.federation.workers import Workers
-from haina.monitoring.text import known
+from haina.monitoring.history import merit
 from haina.simulation.rundir import RunDir
 from haina.simulation.simulation import Run
 from haina.strategy.record import RoundRecord
@@ -43,7 +42,7 @@ def play(
     if resume:
         folder.federation()
         run = folder.resume(simulation.strategy, simulation.learner)
-        best = max((_score(record) for record in folder.records() if record.metrics), default=None)
+        best = max((merit(record) for record in folder.records() if record.metrics), default=None)
     else:
         folder.create(federation.text)
     run = run or simulation.start()
@@ -51,14 +50,10 @@ def play(
         train = stack.enter_context(Workers(federation, count)).train if count > 1 else None
         while run.round < simulation.rounds and not run.finished:
             run, record = simulation.advance(run, train)
-            score = _score(record)
+            score = merit(record)
             is_best = bool(record.metrics) and (best is None or score > best)
             best = score if is_best else best
             folder.save(run, record, simulation.learner, best=is_best)
+            if run.finished and federation.tell is not None:
+                folder.write_result(federation.tell(run))
             yield record
-
-
-def _score(record: RoundRecord) -> tuple[float, float]:
-    """Higher is better: accuracy first, then a low loss."""
-    accuracy, loss = known(record.metrics, "accuracy"), known(record.metrics, "loss")
-    return (-math.inf if accuracy is None else accuracy, -math.inf if loss is None else -loss)

@@ -5,6 +5,7 @@ Everything here is read off `RoundRecord`s, so words, tables and pictures cannot
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -76,12 +77,20 @@ def measured(records: Sequence[RoundRecord], metric: str) -> list[tuple[int, flo
     return [(number, value) for number, value in values if value is not None]
 
 
+def merit(record: RoundRecord) -> tuple[float, float]:
+    """Higher is better: accuracy first, then a low loss; what was not evaluated is worst."""
+    accuracy, loss = known(record.metrics, "accuracy"), known(record.metrics, "loss")
+    return (-math.inf if accuracy is None else accuracy, -math.inf if loss is None else -loss)
+
+
 def best(records: Sequence[RoundRecord]) -> tuple[int, float] | None:
-    """(round, value) of the highest accuracy, or of the lowest loss where no accuracy was evaluated; the earliest of equals."""
-    if accuracy := measured(records, "accuracy"):
-        return max(accuracy, key=lambda point: (point[1], -point[0]))
-    loss = measured(records, "loss")
-    return min(loss, key=lambda point: (point[1], point[0])) if loss else None
+    """(round, value) of the best evaluated round: its accuracy, or its loss where there is no accuracy; the earliest of equals."""
+    evaluated = [record for record in records if merit(record) > (-math.inf, -math.inf)]
+    if not evaluated:
+        return None
+    top = max(evaluated, key=lambda record: (merit(record), -record.round))
+    accuracy = known(top.metrics, "accuracy")
+    return top.round, -merit(top)[1] if accuracy is None else accuracy
 
 
 def trusting(records: Sequence[RoundRecord]) -> bool:

@@ -5,6 +5,7 @@
     model.safetensors   the newest model; its SHA-256 is in the last record
     best.safetensors    the model of the best evaluated round
     state.safetensors   the checkpoint: model, strategy state and client memories after the last closed round
+    result.txt          what an exact learner found (a table of coefficients)
     summary.json        how the run ended
 
 Killed at any instant, a run resumes from its last closed round: every file is replaced in one step, and the order is records, then checkpoint. Lines
@@ -13,10 +14,12 @@ beyond the checkpoint belong to a round that did not close and are dropped.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,6 +76,7 @@ class RunDir:
             "rounds.jsonl",
             "model.safetensors",
             "best.safetensors",
+            "result.txt",
             "summary.json",
             "federation.toml",
         ):
@@ -193,6 +197,41 @@ class RunDir:
             return (self.path / f"{name}.safetensors").read_bytes()
         except (FileNotFoundError, NotADirectoryError) as error:
             raise RunError(f"{self.path} has no {name} yet", remedy="Let at least one round close") from error
+
+    def write_result(self, text: str) -> None:
+        """Keep what an exact learner found, in words."""
+        replace_file(self.path / "result.txt", (text + "\n").encode())
+
+    def result(self) -> str:
+        """What an exact learner found; empty where there is nothing of the kind."""
+        try:
+            return (self.path / "result.txt").read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return ""
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other processes from this run while it goes on; a killed process lets go by itself.
+
+        Raises:
+            RunError: another process is at it, or the folder cannot be made.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = (self.path / ".lock").open("wb")
+        except OSError as error:
+            raise RunError(
+                f"{self.path} cannot be written to: {error.strerror}", remedy="Name another folder (--out)"
+            ) from error
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise RunError(
+                    f"another process is running in {self.path}",
+                    remedy="Wait for it, or name another folder (--out)",
+                ) from error
+            yield
 
     def summarise(self, summary: Mapping[str, Any]) -> None:
         """Write how the run ended."""

@@ -16,7 +16,6 @@ import numpy as np
 
 from haina.artifact import Array
 from haina.errors import RoundError
-from haina.report import Report
 from haina.strategy.combine import Linear
 from haina.strategy.members import Members
 from haina.strategy.parts import Assessment, Combined, Judge, LinearCombiner, Payload, Terms, View
@@ -62,11 +61,12 @@ class Gathered:
 class Folding:
     """Streaming: a few running sums (`parts.Terms`). Shares come from the roster's reports, before any vector is seen."""
 
-    def __init__(self, strategy: Strategy, view: View, dimension: int) -> None:
+    def __init__(self, strategy: Strategy, state: StrategyState, view: View, dimension: int) -> None:
         self._combine = cast(LinearCombiner, strategy.combine)
         shares, factors = strategy.weigh.shares(view) if view.clients else (np.empty(0), {})
         self._place = {client: i for i, client in enumerate(view.clients)}
         self._shares, self._factors = shares, factors
+        self._rate = strategy.instructions(state).learning_rate
         self._sum = np.zeros(dimension)
         self._drift = np.zeros(dimension) if strategy.server.uses_drift else None
         self._folded: dict[str, tuple[Terms, float]] = {}
@@ -87,7 +87,7 @@ class Folding:
         square = squared_norm * clip * clip
         terms = self._combine.terms(self._shares[[i]], [update.report], np.array([square]))
         weight = float(terms.numerator[0]) * clip
-        drift = weight / float(local_times([update.report])[0]) if self._drift is not None else 0.0
+        drift = weight / (update.report.steps * self._rate) if self._drift is not None else 0.0
         self._folded[update.client] = terms, square
         self._dtype = np.result_type(self._dtype, update.vector.dtype)
         for start in range(0, len(self._sum), BLOCK):
@@ -134,8 +134,6 @@ class Keeping:
         """
         if self._strategy.combine.payload is not Payload.COLLECT:
             _measurable(squared_norm, update.vector.dtype)
-        if self._strategy.server.uses_drift:
-            local_times([update.report])
         self._kept[update.client] = update
         self._squares[update.client] = squared_norm
 
@@ -160,7 +158,9 @@ class Keeping:
             combined = _combine(strategy, cohort, shares)
         drift = None
         if strategy.server.uses_drift and combined.coefficients is not None:
-            drift = cohort.combine(combined.coefficients / local_times(reports))
+            # The rate is the server's own: a client that named its own could blow the drift up.
+            rate = strategy.instructions(self._state).learning_rate
+            drift = cohort.combine(combined.coefficients / np.array([r.steps * rate for r in reports]))
         squares = np.array([self._squares[client] for client in clients]) * clip**2
         mass = float(shares.sum())
         return Gathered(
@@ -190,20 +190,6 @@ def _measurable(squared_norm: float, dtype: np.dtype[Any]) -> None:
         raise RoundError(
             "the update is too long to measure", allowed=f"a squared norm up to {np.finfo(dtype).max:g}"
         )
-
-
-def local_times(reports: Sequence[Report]) -> Vector:
-    """`[n]` local times tau_k * eta_k; what SCAFFOLD divides an increment by.
-
-    Raises:
-        RoundError: a report lacks the learning rate.
-    """
-    missing = [i for i, report in enumerate(reports) if report.learning_rate is None]
-    if missing:
-        raise RoundError(
-            "SCAFFOLD needs each client's learning rate", remedy="Clients must fill Report.learning_rate"
-        )
-    return np.array([report.steps * cast(float, report.learning_rate) for report in reports])
 
 
 def _joined(terms: Sequence[Terms]) -> Terms:

@@ -68,7 +68,9 @@ class Local:
         return control if memory is None else control + memory
 
     def remember(self, memory: Array, control: Array | None, delta: Array, report: Report) -> Array:
-        """The client's memory `[d]` after training gave `delta` `[d]`."""
+        """The client's memory `[d]` after training gave `delta` `[d]`; unchanged by a training that diverged."""
+        if not np.isfinite(delta).all():
+            return memory
         if self.control is Control.FEDDYN:
             return np.asarray(memory + np.asarray(self.proximal, delta.dtype) * delta)
         if report.learning_rate is None:

@@ -68,7 +68,7 @@ class Round:
         if strategy.needs < Needs.VECTORS:
             usable = {c: r for c, r in roster.items() if r is not None and r.fault() is None}
             view = View(self._number, tuple(usable), tuple(usable.values()), self._members)
-            self._gather = Folding(strategy, view, dimension)
+            self._gather = Folding(strategy, state, view, dimension)
         else:
             self._gather = Keeping(strategy, state, self._members, judge, dimension)
 

@@ -2,6 +2,7 @@
 
 from haina.learners.glm.design import Design, Term
 from haina.learners.glm.learner import GlmLearner
+from haina.learners.glm.path import path_summary
 from haina.learners.glm.result import GlmResult
 
-__all__ = ["Design", "GlmLearner", "GlmResult", "Term"]
+__all__ = ["Design", "GlmLearner", "GlmResult", "Term", "path_summary"]
