@@ -94,7 +94,7 @@ class TestStrategy:
         assert federation('preset = "scaffold"', train="proximal = 0.1").strategy.local == Local(
             0.1, Control.SCAFFOLD
         )
-        assert federation('preset = "fednova"', train="proximal = 0.1").strategy.combine == Nova()
+        assert federation('preset = "fednova"', train="proximal = 0.1").strategy.combine == Nova("steps")
 
     @pytest.mark.parametrize(
         ("strategy", "train", "words"),

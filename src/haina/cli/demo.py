@@ -36,7 +36,7 @@ learning_rate = 0.2
 preset = "trusted"
 
 [simulation]
-attack = {{sign_flip = {{fraction = 0.1667, start = 6}}}}   # five clients turn against the others in round 6
+attack = {{sign_flip = {{fraction = 0.1667}}}}   # five clients send the opposite of what they learnt
 """
 
 
@@ -47,8 +47,8 @@ def demo(out: Path, rounds: int, seed: int) -> None:
     console.rule("[bold]Haina: 30 clients learn handwritten digits, five of them attack")
     hostile = sorted(federation.simulation().hostile)
     console.print(
-        f"Each client holds about {len(federation.data.clients.y) // 37} images, mostly of a few digits. "
-        f"From round 6 on, {', '.join(hostile)} send the opposite of what they learnt; the coordinator is not told.\n"
+        f"Each client holds about {federation.data.clients.sizes.mean():.0f} images, mostly of a few digits. "
+        f"{', '.join(hostile)} send the opposite of what they learnt; the coordinator is not told.\n"
     )
     with folder.alone():
         folder.clear()
