@@ -56,7 +56,7 @@ class FLTrust:
     def init(self) -> dict[str, Any]:
         return {}
 
-    def assess(self, view: Any, prior: Any, state: Any, combine: Any) -> Assessment:
+    def assess(self, view: Any, prior: Any, cap: Any, state: Any, combine: Any) -> Assessment:
         own = view.judge.direction()
         gram = view.cohort.extended([own]).gram
         norms = np.sqrt(np.diag(gram)) + 1e-12

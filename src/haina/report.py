@@ -79,9 +79,12 @@ class Report:
                 return f"{name} is {value:g}, which must be {bound}" + (
                     f" and <= {high:g}" if high < math.inf else ""
                 )
+        for name, whole in (("steps", self.steps), ("staleness", self.staleness)):
+            if int(whole) != whole:
+                return f"{name} is {whole:g}, which must be a whole number"
         for count in self.label_counts or ():
-            if not 0 <= count <= MAX_EXAMPLES:
-                return f"a label count is outside 0 to {MAX_EXAMPLES:g}"
+            if not isinstance(count, int) or not 0 <= count <= MAX_EXAMPLES:
+                return f"a label count is not a whole number in 0 to {MAX_EXAMPLES:g}"
         for name, value in self.extra.items():
             try:
                 float(value)

@@ -43,7 +43,7 @@ class Believer:
     def init(self):
         return {}
 
-    def assess(self, view, prior, state, combine):
+    def assess(self, view, prior, cap, state, combine):
         return Assessment(np.ones(len(prior)), view.members, state)
 
 

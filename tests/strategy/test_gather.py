@@ -112,3 +112,26 @@ def test_a_refused_update_leaves_a_folded_sum_as_it_was():
     names = [update.client for update in updates[:-1]]
     out = folding.gather(names, np.ones(len(names)))
     np.testing.assert_allclose(out.vector, np.mean([u.vector for u in updates[:-1]], axis=0), rtol=1e-5)
+
+
+def test_those_who_stay_away_lift_nobody_above_the_cap():
+    reports = {name: Report(examples) for name, examples in zip("abcdefghij", [1000, *[10] * 9], strict=True)}
+    rows = {name: np.eye(10, dtype=np.float32)[k] for k, name in enumerate(reports)}
+    strategy = PRESETS["fedavg"]()
+    model = np.zeros(10, np.float32)
+    open_round = strategy.open(strategy.init(model), model, reports)
+    for name in "abcd":
+        assert open_round.add(Update(name, rows[name], reports[name])) is None
+    closed = open_round.close()
+    assert closed.model[0] == pytest.approx(2 / 4)
+    assert (closed.model[1:4] > 0).all()
+
+
+def test_more_examples_than_were_announced_are_refused():
+    strategy = PRESETS["fedavg"]()
+    model = np.zeros(2, np.float32)
+    open_round = strategy.open(strategy.init(model), model, {"a": Report(10), "b": Report(10)})
+    reason = open_round.add(Update("a", np.ones(2, np.float32), Report(1_000_000)))
+    assert "announced" in reason
+    assert open_round.add(Update("b", np.ones(2, np.float32), Report(10))) is None
+    np.testing.assert_allclose(open_round.close().model, 1.0)

@@ -31,7 +31,7 @@ class Doubter:
     def init(self):
         return {"rounds": np.array(0)}
 
-    def assess(self, view, prior, state, combine):
+    def assess(self, view, prior, cap, state, combine):
         seen = view.recall("seen")
         gate = np.where(seen > 0, 0.0, 1.0)
         verdicts = tuple(
@@ -132,7 +132,7 @@ def test_parts_of_ones_own_are_parts():
 def test_trust_that_leaves_a_few_keeps_them_under_the_cap():
     @dataclass(frozen=True)
     class Half(Doubter):
-        def assess(self, view, prior, state, combine):
+        def assess(self, view, prior, cap, state, combine):
             gate = np.array([1.0, 1.0, 1.0, 0.1, 0.1, 0.0, 0.0, 0.0])
             return Assessment(gate, view.members, state)
 

@@ -9,7 +9,7 @@ Sums run in float64 in the order of `add`: a caller that wants the same bytes ad
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -33,7 +33,8 @@ class Gathered:
 
     Args:
         vector: `[d]` aggregate.
-        coefficients: `[n]` weight of each (clipped) vector; None for coordinate-wise rules.
+        coefficients: `[n]` weight of each vector as it came; None for coordinate-wise rules.
+        clip: `[n]` factors in (0, 1] that were applied to the vectors.
         prior: `[n]` shares before trust and the combiner, summing to 1.
         mean_square: prior-weighted mean squared norm of the clipped vectors.
         drift: see `parts.Aggregate`.
@@ -44,6 +45,7 @@ class Gathered:
 
     vector: Array
     coefficients: Vector | None
+    clip: Vector
     prior: Vector
     mean_square: float
     drift: Array | None = None
@@ -66,6 +68,7 @@ class Folding:
         shares, factors = strategy.weigh.shares(view) if view.clients else (np.empty(0), {})
         self._place = {client: i for i, client in enumerate(view.clients)}
         self._shares, self._factors = shares, factors
+        self._reports, self._cap = view.reports, strategy.weigh.cap
         self._rate = strategy.instructions(state).learning_rate
         self._sum = np.zeros(dimension)
         self._drift = np.zeros(dimension) if strategy.server.uses_drift else None
@@ -84,6 +87,11 @@ class Folding:
             )
         _measurable(squared_norm, np.dtype(np.float64))
         i = self._place[update.client]
+        if update.report.examples != self._reports[i].examples:
+            raise RoundError(
+                f"{self._reports[i].examples:g} examples were announced and {update.report.examples:g} are reported",
+                remedy="Its share was made from what was announced",
+            )
         square = squared_norm * clip * clip
         terms = self._combine.terms(self._shares[[i]], [update.report], np.array([square]))
         weight = float(terms.numerator[0]) * clip
@@ -106,9 +114,16 @@ class Folding:
         if not mass > 0 or not scale > 0:
             raise RoundError("the weights of all usable updates are zero")
         prior = self._shares[index] / mass
+        # Shares were capped among those announced. What falls to the others when some stay away must not lift anyone above the cap
+        # among those who came, and vectors already folded cannot be weighed anew: the whole step is shortened instead.
+        limit = (
+            1.0 if self._cap is None else min(1.0, max(self._cap / len(prior), 1 / np.count_nonzero(prior)))
+        )
+        scale *= min(1.0, limit / float(prior.max()))
         return Gathered(
             vector=(self._sum * scale).astype(self._dtype),
-            coefficients=terms.numerator * scale,
+            coefficients=terms.numerator * scale * clip,
+            clip=clip,
             prior=prior,
             mean_square=float(prior @ np.array([self._folded[client][1] for client in clients])),
             drift=None if self._drift is None else (self._drift * scale).astype(self._dtype),
@@ -142,30 +157,34 @@ class Keeping:
         strategy = self._strategy
         updates = [self._kept[client] for client in clients]
         reports = tuple(update.report for update in updates)
-        cohort = Cohort(tuple(clients), reports, [update.vector for update in updates]).scaled(clip)
+        raw = Cohort(tuple(clients), reports, [update.vector for update in updates])
+        cohort = raw.scaled(clip)
         view = View(self._state.round + 1, tuple(clients), reports, self._members, cohort, self._judge)
         prior, factors = strategy.weigh.shares(view)
         shares, assessment, combined = prior, None, None
         if strategy.trust is not None:
-            assessment = strategy.trust.assess(view, prior, self._state.parts["trust"], strategy.combine)
+            trust_state, cap = self._state.parts["trust"], strategy.weigh.cap
+            assessment = strategy.trust.assess(view, prior, cap, trust_state, strategy.combine)
             factors = {**factors, "trust": assessment.gate}
-            shares = cap_shares(prior * assessment.gate, strategy.weigh.cap)
+            shares = cap_shares(prior * assessment.gate, cap)
             combined = assessment.combined
-            if combined is None and assessment.clip is not None:
-                clip = assessment.clip
-                cohort = cohort.scaled(clip)
+            clip = clip if assessment.clip is None else assessment.clip
+            cohort = raw.scaled(clip)
         if combined is None:
             combined = _combine(strategy, cohort, shares)
+            if combined.coefficients is not None:
+                combined = replace(combined, coefficients=combined.coefficients * clip)
         drift = None
         if strategy.server.uses_drift and combined.coefficients is not None:
             # The rate is the server's own: a client that named its own could blow the drift up.
             rate = strategy.instructions(self._state).learning_rate
-            drift = cohort.combine(combined.coefficients / np.array([r.steps * rate for r in reports]))
+            drift = raw.combine(combined.coefficients / np.array([r.steps * rate for r in reports]))
         squares = np.array([self._squares[client] for client in clients]) * clip**2
         mass = float(shares.sum())
         return Gathered(
             vector=combined.vector,
             coefficients=combined.coefficients,
+            clip=clip,
             prior=prior,
             mean_square=float(shares @ squares) / mass if mass > 0 else 0.0,
             drift=drift,

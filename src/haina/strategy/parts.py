@@ -265,5 +265,7 @@ class Trust(Protocol):
     def init(self) -> State:
         """What trust remembers before the first round, beside the table."""
 
-    def assess(self, view: View, prior: Vector, state: State, combine: Combiner) -> Assessment:
-        """Judge a cohort (`view.cohort` is there) whose shares before trust are `prior` `[n]`."""
+    def assess(
+        self, view: View, prior: Vector, cap: float | None, state: State, combine: Combiner
+    ) -> Assessment:
+        """Judge a cohort (`view.cohort` is there) whose shares before trust are `prior` `[n]`; no share above cap / n."""

@@ -175,6 +175,7 @@ class Round:
         reason: str,
     ) -> RoundRecord:
         place = {client: i for i, client in enumerate(clients)}
+        clip = clip if gathered is None else gathered.clip
         shares = _normalised(gathered)
         records = []
         for client in self._roster:

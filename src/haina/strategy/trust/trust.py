@@ -82,7 +82,9 @@ class Trust:
         """The run's usual agreement, and the arbiter's memory."""
         return {"usual": np.array(0.0), **(self.arbiter.init() if self.needs_judge else {})}
 
-    def assess(self, view: View, prior: Vector, state: State, combine: Combiner) -> Assessment:
+    def assess(
+        self, view: View, prior: Vector, cap: float | None, state: State, combine: Combiner
+    ) -> Assessment:
         """Score the round's clients, and say what may count.
 
         Raises:
@@ -93,10 +95,10 @@ class Trust:
         # Lengths are judged as they came, before any other part clips them.
         cohort = replace(view.cohort, scale=None)
         if self.needs_judge and view.judge is not None:
-            return self._with_server(view, cohort, view.judge, prior, state, combine)
+            return self._with_server(view, cohort, view.judge, prior, cap, state, combine)
         gate = self._gate(view.members, view.clients)
         agreement = with_peers(cohort.gram, gate, self.hostile)
-        assessment, shares, _ = self._score(view, cohort, agreement, prior, state)
+        assessment, shares, _ = self._score(view, cohort, agreement, prior, cap, state)
         if shares.sum() > 0:
             return assessment
         # Nobody is trusted: the robust centre of all is the best that is left.
@@ -109,14 +111,21 @@ class Trust:
         )
 
     def _with_server(
-        self, view: View, cohort: Cohort, judge: Judge, prior: Vector, state: State, combine: Combiner
+        self,
+        view: View,
+        cohort: Cohort,
+        judge: Judge,
+        prior: Vector,
+        cap: float | None,
+        state: State,
+        combine: Combiner,
     ) -> Assessment:
         n = len(cohort)
         own, witnesses = judge.direction(), judge.witnesses()
         wide = cohort.extended([own, *witnesses])
         gram, cohort = wide.gram, wide.take(range(n))
         agreement = with_witnesses(gram[n + 1 :, n + 1 :], gram[:n, n + 1 :], np.sqrt(np.diag(gram)[:n]))
-        assessment, shares, clip = self._score(view, cohort, agreement, prior, state)
+        assessment, shares, clip = self._score(view, cohort, agreement, prior, cap, state)
         length = float(np.sqrt(gram[n, n])) + 1e-12
         middle = weighted_median(cohort.norms, shares if shares.sum() > 0 else prior)
         server = own * min(1.0, middle / length)
@@ -180,7 +189,7 @@ class Trust:
         return self.rules.gate(members.get("trust", clients), members.get("quarantined", clients))
 
     def _score(
-        self, view: View, cohort: Cohort, agreement: Vector, prior: Vector, state: State
+        self, view: View, cohort: Cohort, agreement: Vector, prior: Vector, cap: float | None, state: State
     ) -> tuple[Assessment, Vector, Vector]:
         """The assessment without candidates, the gated shares, and the clipping of the admitted."""
         rules, clients = self.rules, view.clients
@@ -189,7 +198,7 @@ class Trust:
         members, acceptable, m = rules.learn(view.members, clients, agreement, norms, usual)
         halved = np.where(members.get("probation", clients) > 0, 0.5, 1.0)
         gate = self._gate(members, clients) * acceptable * halved
-        shares = cap_shares(prior * gate, None)
+        shares = cap_shares(prior * gate, cap)
         clip = np.ones(len(clients))
         if shares.sum() > 0:
             clip = np.minimum(1.0, self.clip * weighted_median(norms, shares) / norms)
