@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from haina.report import MAX_EXAMPLES, MEASURED, Report
 
 POSITIVE = st.floats(min_value=0, exclude_min=True, max_value=MAX_EXAMPLES)
-LOSS = st.none() | st.floats(allow_nan=False, allow_infinity=False)
+LOSS = st.none() | st.floats(-1e12, 1e12)
 
 
 @given(
@@ -16,7 +16,7 @@ LOSS = st.none() | st.floats(allow_nan=False, allow_infinity=False)
         Report,
         examples=POSITIVE,
         steps=st.integers(1, 10**12),
-        normalizer=st.none() | POSITIVE,
+        normalizer=st.none() | st.floats(1, 1000),
         learning_rate=st.none() | st.floats(min_value=0, exclude_min=True, allow_infinity=False),
         loss_before=LOSS,
         loss_after=LOSS,
@@ -24,7 +24,7 @@ LOSS = st.none() | st.floats(allow_nan=False, allow_infinity=False)
         label_counts=st.none() | st.lists(st.integers(0, 10**12), max_size=4).map(tuple),
         seconds=st.none() | st.floats(min_value=0, allow_infinity=False),
         staleness=st.integers(0, 10**12),
-        extra=st.dictionaries(st.text(), st.floats()),
+        extra=st.dictionaries(st.text(), st.floats(), max_size=100),
     )
 )
 def test_what_an_honest_client_can_say_is_usable(report):

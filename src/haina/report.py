@@ -10,8 +10,16 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+
 #: More examples than this in one round is a lie or a unit error.
 MAX_EXAMPLES = 1e12
+#: A mean loss beyond this is no loss of a model that could be of use.
+MAX_LOSS = 1e12
+#: ||a||_1 beyond so many steps would need a momentum above 0.999.
+MAX_MOMENTUM = 1000
+#: Further numbers of the user's own.
+MAX_EXTRA = 100
 
 #: Fields that cost a client a pass over its data, or tell more of them than a count; filled only when asked for.
 MEASURED = frozenset({"loss_before", "loss_after", "accuracy", "label_counts"})
@@ -24,7 +32,7 @@ class Report:
     Args:
         examples: number of training examples n_k used; >= 1 (may be fractional after noise).
         steps: number of local optimiser steps tau_k; >= 1.
-        normalizer: FedNova's ||a_k||_1 (Wang et al. 2020, sec. 4); `steps` for plain SGD.
+        normalizer: FedNova's ||a_k||_1 (Wang et al. 2020, sec. 4), >= 1; `steps` for plain SGD.
         learning_rate: mean local learning rate eta_k over the steps; > 0. SCAFFOLD's control step divides by `steps * learning_rate`.
         loss_before: mean training loss of the received model on local data.
         loss_after: mean training loss of the trained model on local data.
@@ -57,10 +65,10 @@ class Report:
         checks = (
             ("examples", self.examples, 0.0, MAX_EXAMPLES, False),
             ("steps", self.steps, 1.0, MAX_EXAMPLES, True),
-            ("normalizer", self.normalizer, 0.0, MAX_EXAMPLES, False),
+            ("normalizer", self.normalizer, 1.0 - 1e-9, MAX_EXAMPLES, True),
             ("learning_rate", self.learning_rate, 0.0, math.inf, False),
-            ("loss_before", self.loss_before, -math.inf, math.inf, False),
-            ("loss_after", self.loss_after, -math.inf, math.inf, False),
+            ("loss_before", self.loss_before, -MAX_LOSS, MAX_LOSS, True),
+            ("loss_after", self.loss_after, -MAX_LOSS, MAX_LOSS, True),
             ("accuracy", self.accuracy, 0.0, 1.0, True),
             ("seconds", self.seconds, 0.0, math.inf, True),
             ("staleness", self.staleness, 0.0, MAX_EXAMPLES, True),
@@ -68,11 +76,7 @@ class Report:
         for name, value, low, high, closed in checks:
             if value is None:
                 continue
-            try:
-                finite = math.isfinite(value)
-            except (OverflowError, TypeError):
-                finite = False
-            if not finite:
+            if not _is_finite(value):
                 return f"{name} is not a finite number"
             if value > high or value < low or (value == low and not closed):
                 bound = f">= {low:g}" if closed else f"> {low:g}"
@@ -82,12 +86,30 @@ class Report:
         for name, whole in (("steps", self.steps), ("staleness", self.staleness)):
             if int(whole) != whole:
                 return f"{name} is {whole:g}, which must be a whole number"
-        for count in self.label_counts or ():
-            if not isinstance(count, int) or not 0 <= count <= MAX_EXAMPLES:
-                return f"a label count is not a whole number in 0 to {MAX_EXAMPLES:g}"
-        for name, value in self.extra.items():
-            try:
-                float(value)
-            except (OverflowError, TypeError, ValueError):
-                return f"extra number {name!r} is not a number"
+        if self.norm_a > MAX_MOMENTUM * self.steps:
+            return f"normalizer is {self.norm_a:g} for {self.steps} steps"
+        counts: object = self.label_counts
+        if counts is not None:
+            if not isinstance(counts, tuple | list):
+                return "the label counts are not a list"
+            for count in counts:
+                if not isinstance(count, int) or not 0 <= count <= MAX_EXAMPLES:
+                    return f"a label count is not a whole number in 0 to {MAX_EXAMPLES:g}"
+        extra: object = self.extra
+        if not isinstance(extra, Mapping) or len(extra) > MAX_EXTRA:
+            return f"extra is not a table of at most {MAX_EXTRA} numbers"
+        for name, value in extra.items():
+            # A metric may be NaN; a whole number must fit where numbers fit.
+            if not isinstance(name, str) or not (isinstance(value, float | np.floating) or _is_finite(value)):
+                return f"extra number {str(name)[:40]!r} is not a number"
         return None
+
+
+_NUMBER = (int, float, np.integer, np.floating)
+
+
+def _is_finite(value: object) -> bool:
+    try:
+        return isinstance(value, _NUMBER) and math.isfinite(value)
+    except OverflowError:
+        return False

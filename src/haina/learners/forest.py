@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from haina.artifact import Array
-from haina.errors import DataError, LayoutError, LearnerError
+from haina.errors import DataError, LearnerError
 from haina.learners.disclosure import FEWEST, too_few, unusable
 from haina.learners.learner import Metrics, Work, client_rng
 from haina.learners.trees import RULES, Forest, Forests, grown, merge
@@ -170,18 +170,10 @@ class ForestLearner:
         Raises:
             LayoutError: a document that cannot be read, or is not of this learner's features and classes.
         """
-        whole = merge(documents)
-        self._read(np.frombuffer(whole, np.uint8))
-        return whole
+        return merge(documents, (self.classes, self.features), self.trees)
 
     def _read(self, model: Array) -> Forests:
-        forests = Forests.from_bytes(np.asarray(model, np.uint8).tobytes())
-        if (forests.classes, forests.features) != (self.classes, self.features):
-            raise LayoutError(
-                f"the forest has {forests.classes} classes and {forests.features} features",
-                allowed=f"{self.classes} classes and {self.features} features",
-            )
-        return forests
+        return Forests.from_bytes(np.asarray(model, np.uint8).tobytes(), (self.classes, self.features))
 
     def importance(self, model: Array) -> Vector:
         """`[features]` mean decrease of impurity over all trees of the model."""

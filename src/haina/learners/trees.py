@@ -167,8 +167,12 @@ class Forests:
         return json.dumps(document, separators=(",", ":"), allow_nan=False).encode()
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> Forests:
+    def from_bytes(cls, data: bytes, expected: tuple[int, int] | None = None) -> Forests:
         """Read a document and check all of it.
+
+        Args:
+            data: canonical bytes or any JSON of this format.
+            expected: classes and features that it must have; checked before any tree is read, for votes take memory by the class.
 
         Raises:
             LayoutError: too large, no JSON of this format, or any index, number or length that cannot be.
@@ -192,6 +196,11 @@ class Forests:
                 f"a forest of kind {kind!r} with {classes} classes and {features} features",
                 allowed="classification with at least 2 classes, or regression with 0; at least 1 feature",
             )
+        if expected is not None and (classes, features) != expected:
+            raise LayoutError(
+                f"a forest with {classes} classes and {features} features",
+                allowed=f"{expected[0]} classes and {expected[1]} features",
+            )
         forests = tuple(_forest(entry, classes, features) for entry in _list(document, "forests", MAX_TREES))
         whole = cls(classes, features, forests)
         if whole.trees > MAX_TREES:
@@ -199,17 +208,26 @@ class Forests:
         return whole
 
 
-def merge(documents: Sequence[bytes]) -> bytes:
+def merge(
+    documents: Sequence[bytes], expected: tuple[int, int] | None = None, most: int = MAX_TREES
+) -> bytes:
     """Several documents as one, their forests in order.
+
+    Args:
+        documents: of the clients.
+        expected: classes and features that each must have.
+        most: trees that one document may hold: a document with more would outvote the others.
 
     Raises:
         LayoutError: no document, one that cannot be read, or one with other features or classes than the first.
     """
-    parts = [Forests.from_bytes(document) for document in documents]
+    parts = [Forests.from_bytes(document, expected) for document in documents]
     if not parts:
         raise LayoutError("there is no forest to merge", allowed="at least one")
     first = parts[0]
     for part in parts:
+        if part.trees > most:
+            raise LayoutError(f"a forest of {part.trees} trees", allowed=f"at most {most} from one client")
         if (part.classes, part.features) != (first.classes, first.features):
             raise LayoutError(
                 f"a forest with {part.classes} classes and {part.features} features",
@@ -316,7 +334,8 @@ def _tree(entry: object, soft: bool, classes: int, features: int) -> Tree:
         votes = _numbers([v if end else 0 for v, end in zip(cells, leaf, strict=True)])[:, None]
     elif not soft:
         named = _whole([v if end else 0 for v, end in zip(cells, leaf, strict=True)], 0, classes - 1)
-        votes = np.eye(classes)[named]
+        votes = np.zeros((count, classes))
+        votes[np.arange(count), named] = 1.0
     else:
         votes = np.zeros((count, classes))
         for i in np.flatnonzero(leaf):

@@ -70,6 +70,7 @@ class Folding:
         self._shares, self._factors = shares, factors
         self._reports, self._cap = view.reports, strategy.weigh.cap
         self._rate = strategy.instructions(state).learning_rate
+        self._limit = _limit(strategy)
         self._sum = np.zeros(dimension)
         self._drift = np.zeros(dimension) if strategy.server.uses_drift else None
         self._folded: dict[str, tuple[Terms, float]] = {}
@@ -85,7 +86,7 @@ class Folding:
             raise RoundError(
                 f"client {update.client!r} was announced as absent", remedy="Put its report in the roster"
             )
-        _measurable(squared_norm, np.dtype(np.float64))
+        _measurable(squared_norm, self._limit)
         i = self._place[update.client]
         if update.report.examples != self._reports[i].examples:
             raise RoundError(
@@ -138,6 +139,7 @@ class Keeping:
         self, strategy: Strategy, state: StrategyState, members: Members, judge: Judge | None, dimension: int
     ) -> None:
         self._strategy, self._state, self._members, self._judge = strategy, state, members, judge
+        self._limit = _limit(strategy)
         self._kept: dict[str, Update] = {}
         self._squares: dict[str, float] = {}
 
@@ -148,7 +150,7 @@ class Keeping:
             RoundError: this update cannot be compared with others.
         """
         if self._strategy.combine.payload is not Payload.COLLECT:
-            _measurable(squared_norm, update.vector.dtype)
+            _measurable(squared_norm, min(float(np.finfo(update.vector.dtype).max), self._limit))
         self._kept[update.client] = update
         self._squares[update.client] = squared_norm
 
@@ -203,12 +205,16 @@ def _combine(strategy: Strategy, cohort: Cohort, shares: Vector) -> Combined:
     return combined
 
 
-def _measurable(squared_norm: float, dtype: np.dtype[Any]) -> None:
+def _limit(strategy: Strategy) -> float:
+    """The largest squared norm: increments beyond what float32 can measure belong to no model; statistics are float64."""
+    dtype = np.float32 if strategy.combine.payload is Payload.AVERAGE else np.float64
+    return float(np.finfo(dtype).max)
+
+
+def _measurable(squared_norm: float, limit: float) -> None:
     """Refuse a vector whose products overflow: one client must not make the whole cohort unmeasurable."""
-    if not squared_norm <= np.finfo(dtype).max:
-        raise RoundError(
-            "the update is too long to measure", allowed=f"a squared norm up to {np.finfo(dtype).max:g}"
-        )
+    if not squared_norm <= limit:
+        raise RoundError("the update is too long to measure", allowed=f"a squared norm up to {limit:g}")
 
 
 def _joined(terms: Sequence[Terms]) -> Terms:

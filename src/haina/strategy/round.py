@@ -177,6 +177,10 @@ class Round:
         place = {client: i for i, client in enumerate(clients)}
         clip = clip if gathered is None else gathered.clip
         shares = _normalised(gathered)
+        if self._strategy.combine.payload is Payload.SUM and gathered is not None:
+            # Each row counts once in a sum, so a client's part of it is its part of the rows.
+            rows = np.array([self._reports[client].examples for client in clients])
+            shares = rows / rows.sum()
         records = []
         for client in self._roster:
             if client in place:

@@ -14,6 +14,7 @@ import numpy as np
 
 from haina.artifact import Array
 from haina.errors import StrategyError
+from haina.report import Report
 from haina.strategy.parts import Needs, Payload, State
 from haina.update import BLOCK, Update, Vector
 
@@ -26,10 +27,13 @@ def refusal(update: Update, dimension: int, payload: Payload) -> str | None:
         dimension: required length of the vector; any length is fine for collected payloads.
         payload: collected payloads are bytes (uint8); the others floating-point numbers.
     """
-    fault = update.report.fault()
+    report: object = update.report
+    vector: object = update.vector
+    if not isinstance(report, Report) or not isinstance(vector, np.ndarray):
+        return "the update is not a vector with a report"
+    fault = report.fault()
     if fault is not None:
         return f"the report is impossible: {fault}"
-    vector = update.vector
     if vector.ndim != 1 or (payload is not Payload.COLLECT and vector.shape[0] != dimension):
         return f"the update has shape {tuple(vector.shape)} where ({dimension},) is needed"
     if payload is Payload.COLLECT:
