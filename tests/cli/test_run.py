@@ -82,9 +82,8 @@ def test_a_run_in_the_way_is_a_conflict_with_three_ways_out(cli, tmp_path):
 
     written(tmp_path, IRIS.replace("seed = 1", "seed = 2"))
     resumed = cli("run", path, "--resume", "--json")
-    assert resumed.code == 0
-    # A run goes on with the words it was started with.
-    assert json.loads(resumed.out)["model_sha256"] == first["model_sha256"]
+    assert resumed.code == 2
+    assert "seed: is 2, and the run was started with 1" in resumed.err
 
     over = cli("run", path, "--overwrite", "--json")
     assert over.code == 0
@@ -252,3 +251,13 @@ def test_on_a_terminal_there_is_a_table_and_data_stay_clean(tmp_path):
     assert b"3/3" in seen
     assert b"\x1b[" in seen
     assert "\x1b" not in said.out
+
+
+def test_more_rounds_are_the_one_change_that_a_run_may_go_on_with(cli, tmp_path):
+    path = written(tmp_path)
+    cli("run", path, "--json")
+    written(tmp_path, IRIS.replace("rounds = 3", "rounds = 5"))
+    longer = json.loads(cli("run", path, "--resume", "--json").out)
+    assert longer["rounds"] == 5
+    unbroken = json.loads(cli("run", path, "--out", "runs/other", "--json").out)
+    assert longer["model_sha256"] == unbroken["model_sha256"]

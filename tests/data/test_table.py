@@ -100,7 +100,7 @@ def test_row_names_without_a_name_are_harmless_when_features_are_listed(write):
         ("a,b,y\n1,,u\n,3,v\n", Columns("y", missing="drop"), "every row misses a value"),
         ("a,y\n1,u\n2,u\n", Columns("y"), "one class only: u"),
         ("a,y\n1,0.5\n2,1\n", Columns("y"), r"'y': 0.5 is not a class.*task = 'regression'"),
-        ("a,y\n1,u\nx,v\n", Columns("y"), r"'a' is not numeric.*'1'.*categorical"),
+        ("a,y\n1,u\nx,v\n", Columns("y"), r"'a' is not numeric.*data row 2.*categorical"),
         ("a,y\n1,u\n2,v\n", Columns("y", task="regression"), r"'y' is not numeric"),
         ("a,y\ninf,u\n2,v\n", Columns("y"), "infinite"),
         ("s,y\nF,u\nX,v\n", Columns("y", categorical={"s": ("F", "M")}), r"'s' holds 'X'. Allowed: 'F', 'M'"),

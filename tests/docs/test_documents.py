@@ -20,7 +20,10 @@ LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#\s]+)")
 
 def commands(text):
     """`./dev haina X` in the documents is `haina X` here, where the environment is made already."""
-    lines = [line.replace("./dev haina ", "haina ") for line in text.splitlines()]
+    lines = [
+        line.replace("../dev haina ", "haina ").replace("./dev haina ", "haina ")
+        for line in text.splitlines()
+    ]
     return "\n".join(line for line in lines if not line.startswith(("./dev", "git clone", "cd haina")))
 
 

@@ -26,6 +26,7 @@ def federation(strategy="scaffold", workers=1, **settings):
         text='name = "test"\n',
         simulation=lambda: simulation(chosen, **settings),
         settings=SimpleNamespace(simulation=SimpleNamespace(workers=workers)),
+        tell=None,
     )
 
 

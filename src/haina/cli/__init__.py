@@ -21,3 +21,10 @@ def main() -> None:
         raise SystemExit(code) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
+    except BrokenPipeError:
+        # The reader (head, less) has seen enough.
+        sys.stderr.close()
+        raise SystemExit(0) from None
+    except (OSError, MemoryError) as error:
+        print(f"haina: {error or 'there is not enough memory'}", file=sys.stderr)
+        raise SystemExit(1) from None

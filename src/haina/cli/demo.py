@@ -63,4 +63,4 @@ def demo(out: Path, rounds: int, seed: int) -> None:
     console.rule("[bold]Pictures")
     for file in files:
         data(str(file))
-    console.print("Next: haina new my-project, and docs/first-run.md")
+    console.print("Next: ./dev haina new my-project, and docs/first-run.md")

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from haina import __version__
@@ -40,7 +41,15 @@ def doctor(*, as_json: bool) -> None:
     for module, (distribution, extra, purpose) in _EXTRAS.items():
         there = find_spec(module) is not None
         found = f"{_version(distribution)}: {purpose}" if there else f"not installed: {purpose}"
-        checks.append(_check(distribution, there, found, f'pip install "haina[{extra}]"', needed=False))
+        checks.append(
+            _check(
+                distribution,
+                there,
+                found,
+                f"HAINA_EXTRAS=demo,{extra} ./dev haina ..., or pip install '.[{extra}]' in a clone",
+                needed=False,
+            )
+        )
     if as_json:
         json_line(checks)
     else:
@@ -49,7 +58,7 @@ def doctor(*, as_json: bool) -> None:
             table.add_column(name, overflow="fold")
         for check in checks:
             mark = "[green]ok[/]" if check["ok"] else ("[red]no[/]" if check["needed"] else "[yellow]--[/]")
-            table.add_row(mark, check["what"], check["found"], "" if check["ok"] else check["remedy"])
+            table.add_row(mark, check["what"], check["found"], "" if check["ok"] else escape(check["remedy"]))
         console.print(table)
     if any(check["needed"] and not check["ok"] for check in checks):
         raise SystemExit(1)

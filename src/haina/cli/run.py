@@ -23,7 +23,7 @@ from rich.progress import (
 from rich.table import Table
 
 from haina.cli.talk import console, data, json_line, say
-from haina.errors import ConfigError
+from haina.errors import ConfigError, RunError
 from haina.federation import Federation
 from haina.federation.runner import play
 from haina.monitoring.summary import summary
@@ -51,8 +51,7 @@ def run(
     federation = Federation.read(file)
     folder = RunDir(out or Path("runs") / federation.name)
     if resume:
-        # A run goes on with the words it was started with, whatever the file says by now.
-        federation = Federation.of(folder.federation(), file.name, file.parent)
+        federation.check_same(Federation.of(folder.federation(), file.name, file.parent))
     federation.simulation()  # What is wrong with the file is said before a folder is made.
     with folder.alone():
         if overwrite:
@@ -69,6 +68,11 @@ def run(
             if result["loss"] is not None
             else f"model {result['model_sha256']}"
         )
+        if result["rounds"] and result["kept"] == result["rounds"]:
+            raise RunError(
+                f"no round of {result['rounds']} could make a model: {folder.records()[-1].reason}",
+                remedy=f"Why, client by client: haina report {folder.path}",
+            )
         if not quiet:
             say(f"The run is in {folder.path}. See why: haina report {folder.path}")
 

@@ -180,7 +180,7 @@ def _numbers(where: str, frame: pd.DataFrame, column: str) -> Array:
 
     if not is_numeric_dtype(frame[column].dtype):
         raise DataError(
-            f"{where}: column {column!r} is not numeric (first value: {frame[column].iloc[0]!r})",
+            f"{where}: column {column!r} is not numeric (first such value in data row {_first_text(frame[column])})",
             allowed="numbers",
             remedy="List the column as categorical, or leave it out of the features",
         )
@@ -207,3 +207,10 @@ def _target(where: str, frame: pd.DataFrame, column: str, levels: Mapping[str, t
     if column in levels:
         return recode(*_factors(where, frame, column), levels[column], f"{where}: target {column!r}")
     return _numbers(where, frame, column)
+
+
+def _first_text(column: pd.Series) -> int:
+    """Number of the first row, from 1, that is no number; the value itself may be a secret and is not said."""
+    import pandas as pd
+
+    return int(pd.to_numeric(column, errors="coerce").isna().to_numpy().argmax()) + 1

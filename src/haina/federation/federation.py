@@ -5,7 +5,7 @@ The same file and the same objects run in simulation and in deployment. Nothing 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -77,11 +77,26 @@ class Federation:
         except (FileNotFoundError, NotADirectoryError) as error:
             raise ConfigError(
                 f"there is no file {path}",
-                remedy="Make a project with: haina new NAME --template torch|glm|forest",
+                remedy="Check the path, or make a project with: haina new NAME",
             ) from error
         except (UnicodeDecodeError, IsADirectoryError, PermissionError) as error:
             raise ConfigError(f"{path} cannot be read as text: {error}") from error
         return cls.of(text, path.name, path.parent)
+
+    def check_same(self, started: Federation) -> None:
+        """Refuse to go on with a run that was started from other words; only the number of rounds may have changed.
+
+        Raises:
+            ConfigError: naming the first setting that differs.
+        """
+        now, then = (_flat(federation.settings.model_dump()) for federation in (self, started))
+        for key in sorted({*now, *then} - {"train.rounds"}):
+            if now.get(key) != then.get(key):
+                raise Place(self.file, key).error(
+                    f"is {now.get(key)!r}, and the run was started with {then.get(key)!r}",
+                    allowed="another number of rounds, and nothing else",
+                    remedy="Put it back, or start a new run (--overwrite, or --out another folder)",
+                )
 
     @property
     def name(self) -> str:
@@ -131,7 +146,7 @@ class Federation:
             return NaturalKey(dataset.key)
         raise place.error(
             "is missing, and the data have no natural key to divide them by",
-            allowed="for example {dirichlet = 0.3, clients = 30} or {iid = 10}",
+            allowed='for example {dirichlet = 0.3, clients = 30} or {iid = 10}; for a table, groups = "hospital" beside it',
         )
 
     def _columns(self, place: Place) -> Columns:
@@ -279,3 +294,14 @@ class Federation:
     @property
     def _place(self) -> Place:
         return Place(self.file, "")
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as `section.key`."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -97,6 +97,15 @@ def _glm(data: Federated, folder: Path) -> Callable[..., Made]:
     ) -> Made:
         from haina.learners.glm import Design, GlmLearner, GlmResult, path_summary
 
+        if family == "binomial" and data.classes is not None and len(data.classes) != 2:
+            raise LearnerError(
+                f"the target has {len(data.classes)} classes", allowed="2 classes for the binomial family"
+            )
+        if family != "binomial" and data.classes is not None:
+            raise LearnerError(
+                f"the target is in classes, and the {family} family predicts numbers",
+                allowed='[data] task = "regression"',
+            )
         names = data.features or tuple(f"x{j}" for j in range(data.clients.x.shape[1]))
         learner = GlmLearner(family, Design.named(names, intercept))
         terms = learner.design.names
@@ -104,6 +113,8 @@ def _glm(data: Federated, folder: Path) -> Callable[..., Made]:
 
         def tell(run: Run) -> str:
             state = run.state.parts["server"]
+            if not run.finished:
+                return NOT_CONVERGED.format(rounds=run.round)
             if alpha is None:
                 return GlmResult.of(run.model, state, family, terms).summary()
             return path_summary(state, terms)
@@ -144,6 +155,12 @@ def _forest(data: Federated, folder: Path) -> Callable[..., Made]:
 
     return forest
 
+
+#: What an exact learner says when its rounds ran out.
+NOT_CONVERGED = (
+    "The fit has NOT converged after {rounds} rounds, and there is no result. Raise train.rounds (a path needs about two rounds "
+    "a lambda) and go on with --resume."
+)
 
 #: Every client counts once: sums are sums, and trees are trees.
 _ONCE = Weigh((Uniform(),))

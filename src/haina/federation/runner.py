@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator
 from contextlib import ExitStack
+
+import numpy as np
 
 from haina.errors import ConfigError
 from haina.federation.federation import Federation
 from haina.federation.workers import Workers
 from haina.monitoring.history import merit
 from haina.simulation.rundir import RunDir
-from haina.simulation.simulation import Run
+from haina.simulation.simulation import Run, Simulation
 from haina.strategy.record import RoundRecord
 
 
@@ -42,9 +46,11 @@ def play(
     if resume:
         folder.federation()
         run = folder.resume(simulation.strategy, simulation.learner)
+        folder.check_data(data_digest(simulation))
         best = max((merit(record) for record in folder.records() if record.metrics), default=None)
     else:
         folder.create(federation.text)
+        folder.note_data(data_digest(simulation))
     run = run or simulation.start()
     with ExitStack() as stack:
         train = stack.enter_context(Workers(federation, count)).train if count > 1 else None
@@ -54,6 +60,15 @@ def play(
             is_best = bool(record.metrics) and (best is None or score > best)
             best = score if is_best else best
             folder.save(run, record, simulation.learner, best=is_best)
-            if run.finished and federation.tell is not None:
-                folder.write_result(federation.tell(run))
             yield record
+    if federation.tell is not None:
+        folder.write_result(federation.tell(run))
+
+
+def data_digest(simulation: Simulation) -> str:
+    """SHA-256 of all rows and of whose they are, so that a run is never continued on other data."""
+    data = simulation.data.clients
+    digest = hashlib.sha256(json.dumps(data.clients).encode())
+    for array in (data.offsets, data.x, data.y):
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()

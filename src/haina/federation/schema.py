@@ -112,6 +112,8 @@ def parse(text: str, file: str) -> FederationFile:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{file} is not TOML: {error}", remedy="Mend the line it names") from error
+    except (RecursionError, ValueError) as error:
+        raise ConfigError(f"{file} nests or counts beyond all sense", remedy="Mend it") from error
     try:
         # As JSON, so that lists are tuples and words choices, and yet "10" is no number and true is no 1.
         return FederationFile.model_validate_json(json.dumps(raw, default=str), strict=True)

@@ -27,7 +27,7 @@ MEANING: Mapping[str, str] = {
     "gate": "what trust lets through of the prior, 0 to 1",
     "quarantined": "watched, but counts for nothing until it has behaved for some rounds",
     "on probation": "released from quarantine, counts half for some rounds",
-    "damped": "counts less than its prior share",
+    "damped": "counts less than it would if it were trusted in full",
     "clipped": "longer than the limit, so scaled down to it",
     "passed over": "usable, but the combining rule took others",
 }

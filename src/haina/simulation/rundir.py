@@ -5,6 +5,7 @@
     model.safetensors   the newest model; its SHA-256 is in the last record
     best.safetensors    the model of the best evaluated round
     state.safetensors   the checkpoint: model, strategy state and client memories after the last closed round
+    data.sha256         of the rows that the run was started on
     result.txt          what an exact learner found (a table of coefficients)
     summary.json        how the run ended
 
@@ -77,6 +78,7 @@ class RunDir:
             "model.safetensors",
             "best.safetensors",
             "result.txt",
+            "data.sha256",
             "summary.json",
             "federation.toml",
         ):
@@ -197,6 +199,28 @@ class RunDir:
             return (self.path / f"{name}.safetensors").read_bytes()
         except (FileNotFoundError, NotADirectoryError) as error:
             raise RunError(f"{self.path} has no {name} yet", remedy="Let at least one round close") from error
+
+    def note_data(self, digest: str) -> None:
+        """Keep the SHA-256 of the rows that the run was started on."""
+        replace_file(self.path / "data.sha256", (digest + "\n").encode())
+
+    def check_data(self, digest: str) -> None:
+        """Refuse to go on with other rows.
+
+        Raises:
+            RunError: the rows differ from those that the run was started on.
+        """
+        try:
+            noted = (self.path / "data.sha256").read_text(encoding="utf-8").strip()
+        except FileNotFoundError:
+            # Killed before the first round.
+            self.note_data(digest)
+            return
+        if noted != digest:
+            raise RunError(
+                "the data are not those that the run was started on",
+                remedy="Put them back, or start a new run (--overwrite, or --out another folder)",
+            )
 
     def write_result(self, text: str) -> None:
         """Keep what an exact learner found, in words."""

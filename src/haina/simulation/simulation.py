@@ -247,7 +247,8 @@ class Simulation:
 
     def _evaluate(self, model: Array) -> dict[str, float]:
         x, y = self.data.test
-        if not len(y):
+        if not len(y) or self.learner.personal is not None:
+            # With personal tensors there is no one model: each client has its own, and the shared part alone predicts nothing.
             return {}
         metrics = self.learner.evaluate(model, x, y)
         accuracy = {} if metrics.accuracy is None else {"accuracy": metrics.accuracy}
