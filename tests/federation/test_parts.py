@@ -45,9 +45,9 @@ SAMPLE = {
 }
 
 
-def refused(value, registry=COMBINERS, place=PLACE):
+def refused(value, names=COMBINERS, place=PLACE):
     with pytest.raises(ConfigError) as error:
-        part(value, registry, place)
+        part(value, names, place)
     assert str(error.value).startswith(f"federation.toml: {place.key}")
     return error.value
 

@@ -1,7 +1,8 @@
 """The five steps of a round, as contracts.
 
-A round is **validate -> trust -> weigh -> combine -> step**. Each step is a small frozen dataclass whose settings are its fields; what it
-remembers between rounds is arrays that it is handed and hands back. A strategy is a composition of such parts (`haina.strategy.strategy`).
+A round is **validate -> weigh -> trust -> combine -> step** (trust gates the shares that weights propose). Each step is a small frozen dataclass
+whose settings are its fields; what it remembers between rounds is arrays that it is handed and hands back. A strategy is a composition of such
+parts (`haina.strategy.strategy`).
 
 What a part must see before it can answer decides how much memory a round takes, so each part says it (`Needs`).
 """

@@ -1,6 +1,6 @@
 """Strategy: five pure steps composed.
 
-    validate -> trust -> weigh -> combine -> step
+    validate -> weigh -> trust -> combine -> step
 
 A `Strategy` is settings only. What it remembers is a `StrategyState` of arrays, so a resumed run is bit-identical. `Strategy.open` starts a round
 (`haina.strategy.round`); the same calls serve a simulation and a coordinator.

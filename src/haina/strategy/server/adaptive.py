@@ -14,6 +14,7 @@ taken, not the rounds: a round that kept its model moves no moment.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -30,7 +31,7 @@ BiasCorrection = Literal["none", "kingma", "flower"]
 _AHEAD = {"kingma": 0, "flower": 1}
 
 
-class _Adaptive:
+class _Adaptive(ABC):
     """What the methods share: all but the second moment and the correction."""
 
     lr: float
@@ -39,11 +40,13 @@ class _Adaptive:
     uses_drift: ClassVar[bool] = False
     accepts: ClassVar[Payload] = Payload.AVERAGE
 
+    @abstractmethod
     def _start(self) -> float:
-        raise NotImplementedError
+        """What the second moment starts at."""
 
+    @abstractmethod
     def _second(self, v: Array, square: Array) -> Array:
-        raise NotImplementedError
+        """The next second moment."""
 
     def _correction(self, t: int) -> float:
         return 1.0
