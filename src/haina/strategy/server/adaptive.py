@@ -59,7 +59,7 @@ class _Adaptive(ABC):
             "t": np.array(0, dtype=np.int64),
         }
 
-    def control(self, state: State) -> None:
+    def control(self, state: State) -> None:  # noqa: B027
         """Clients correct nothing."""
 
     def step(self, model: Array, aggregate: Aggregate, state: State) -> Stepped:
