@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 
 CLIENTS, HOSTILE, SEED = 50, 10, 20
-PEER = ("byzfl==0.0.11",)
+PEER = ("byzfl==0.0.11", "torch==2.13.0", "numpy==2.4.6", "scipy==1.17.1", "matplotlib", "seaborn")
 #: Every so many-th coordinate is sent back for comparison.
 PROBES = 100
 #: Set before NumPy is loaded, in the environment of the processes that are measured.
@@ -112,7 +112,14 @@ def ours() -> Mapping[str, Callable[[Any], Any]]:
 
 
 def theirs() -> Mapping[str, Callable[[Any], Any]]:
-    """ByzFL's rules on NumPy arrays."""
+    """ByzFL's rules on NumPy arrays.
+
+    ByzFL imports torchvision for its own data sets, and torchvision brings gigabytes that no rule needs: an empty stand-in takes its place.
+    """
+    from unittest.mock import MagicMock
+
+    for name in ("torchvision", "torchvision.datasets", "torchvision.transforms"):
+        sys.modules.setdefault(name, MagicMock())
     import byzfl
 
     return {
@@ -212,7 +219,9 @@ def peer_python(given: Path | None) -> Path:
             f"Making an environment for {', '.join(PEER)} in {home} (once; it brings torch)", file=sys.stderr
         )
         venv.create(home, with_pip=True, clear=True)
-        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *PEER], check=True)
+        install = [str(python), "-m", "pip", "install", "--quiet"]
+        subprocess.run([*install, *PEER[1:]], check=True)
+        subprocess.run([*install, "--no-deps", PEER[0]], check=True)
         (home / ".ready").touch()
     return python
 
