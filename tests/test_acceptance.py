@@ -16,6 +16,7 @@ from haina.simulation.simulation import Simulation
 from haina.strategy.presets import PRESETS
 from haina.strategy.record import Verdict
 from haina.strategy.schedule import Constant
+from haina.strategy.weigh import Weigh
 
 pytestmark = pytest.mark.slow
 
@@ -82,15 +83,17 @@ preset = "{preset}"
 
 @pytest.mark.parametrize("skew", ["0,0", "0.5,0.5", "1,1"])
 def test_fedprox_ends_with_lower_loss_on_its_synthetic_data(skew):
-    """Li et al. 2020: on each Non-IID set, mu = 1 ends below FedAvg; the mean of three data seeds, and never clearly above."""
+    """Li et al. 2020: on each Non-IID set and for each of three data seeds, mu = 1 ends below FedAvg.
+
+    Shares are not capped here, as in the paper. The cap of 2/K by itself takes most of FedAvg's disadvantage away: one giant client no longer leads.
+    """
     from haina.learners.jax import learner
     from haina.learners.models import Model
 
     losses = np.array(
         [[_synthetic_loss(learner, Model, skew, seed, mu) for mu in (0.0, 1.0)] for seed in (0, 1, 2)]
     )
-    assert losses[:, 1].mean() < losses[:, 0].mean()
-    assert (losses[:, 1] < losses[:, 0] * 1.05).all()
+    assert (losses[:, 1] < losses[:, 0]).all()
 
 
 def _synthetic_loss(learner, model, skew, seed, mu):
@@ -98,7 +101,7 @@ def _synthetic_loss(learner, model, skew, seed, mu):
     data = federate(dataset, NaturalKey(dataset.key), np.random.default_rng(seed), test=0.1)
     rounds = 200
     simulation = Simulation(
-        replace(PRESETS["fedprox"](mu), rate=Constant(0.01)),
+        replace(PRESETS["fedprox"](mu), rate=Constant(0.01), weigh=Weigh(cap=None)),
         learner(model("logistic", (60,), 10)),
         data,
         Training(epochs=20, batch_size=10),
