@@ -118,3 +118,27 @@ def _synthetic_loss(learner, model, skew, seed, mu):
             metrics = simulation.learner.evaluate(run.model, data.clients.x[first:], data.clients.y[first:])
             losses.append(metrics.loss)
     return float(np.mean(losses))
+
+
+@pytest.mark.parametrize("preset", ["trusted", "robust"])
+def test_clients_that_join_and_leave_keep_their_standing(preset):
+    """Twenty clients begin, ten join in round 21, ten of the first leave in round 41; six of the thirty attack throughout."""
+    everyone = digits.federation(preset, 0.3, "sign_flip = {fraction = 0.2}", 404).simulation()
+    run, accuracies = everyone.start(), []
+    for first, last in ((0, 20), (0, 30), (10, 30)):
+        present = everyone.data.clients.take(range(first, last))
+        simulation = replace(everyone, data=replace(everyone.data, clients=present))
+        simulation.__dict__["hostile"] = everyone.hostile
+        for _ in range(20):
+            run, record = simulation.advance(run)
+            accuracies.append(record.metrics["accuracy"])
+            assert {client.client for client in record.clients} == set(present.clients)
+    assert len(run.state.members) == 30
+    assert np.mean(accuracies[-10:]) > 0.88
+    names = list(everyone.data.clients.clients)
+    trust = dict(zip(names, run.state.members.get("trust", names), strict=True))
+    hostile = [trust[name] for name in everyone.hostile]
+    honest = [trust[name] for name in names if name not in everyone.hostile]
+    # Attackers who join late, when there is less left to learn, are damped (0.35 lets a fifth through) and not all shut out.
+    assert np.median(honest) > 0.6
+    assert np.median(hostile) < 0.35
