@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import numpy as np
+
+from haina.errors import ReportError
 
 #: More examples than this in one round is a lie or a unit error.
 MAX_EXAMPLES = 1e12
@@ -20,6 +23,10 @@ MAX_LOSS = 1e12
 MAX_MOMENTUM = 1000
 #: Further numbers of the user's own.
 MAX_EXTRA = 100
+#: Characters of such a number's name.
+MAX_NAME = 200
+#: Classes that labels can be counted of.
+MAX_CLASSES = 1_000_000
 
 #: Fields that cost a client a pass over its data, or tell more of them than a count; filled only when asked for.
 MEASURED = frozenset({"loss_before", "loss_after", "accuracy", "label_counts"})
@@ -60,6 +67,52 @@ class Report:
         """||a_k||_1, or the number of steps where the client did not say."""
         return float(self.steps) if self.normalizer is None else self.normalizer
 
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values of what was said; numbers that are not finite become null."""
+        said = {
+            f.name: getattr(self, f.name) for f in fields(self) if f.name not in {"label_counts", "extra"}
+        }
+        out = {name: _plain(value) for name, value in said.items() if value is not None}
+        if self.label_counts is not None:
+            out["label_counts"] = [int(count) for count in self.label_counts]
+        if self.extra:
+            out["extra"] = {name: _plain(value) for name, value in self.extra.items()}
+        return out
+
+    @classmethod
+    def read(cls, data: object) -> Report:
+        """The inverse of `to_json`, for any JSON value whatever: names that are not known are passed over, null is what was not said.
+
+        Raises:
+            ReportError: this is no report, or one that no honest client can send.
+        """
+        if not isinstance(data, Mapping):
+            raise ReportError(f"the report is {_kind(data)}", allowed="a table of named numbers")
+        said = {f.name: data[f.name] for f in fields(cls) if data.get(f.name) is not None}
+        if "examples" not in said:
+            raise ReportError(
+                "the report does not say how many examples were used", allowed='"examples", > 0'
+            )
+        counts, extra = said.pop("label_counts", None), said.pop("extra", {})
+        for name, value in said.items():
+            if not _is_number(value):
+                raise ReportError(f"{name} is {_kind(value)}", allowed="a number")
+        for name in ("steps", "staleness"):
+            if isinstance(said.get(name), float) and said[name].is_integer():
+                said[name] = int(said[name])
+        if counts is not None:
+            if not isinstance(counts, list | tuple) or not all(map(_is_number, counts)):
+                raise ReportError("the label counts are not a list of numbers", allowed="whole numbers >= 0")
+            said["label_counts"] = tuple(counts)
+        if not isinstance(extra, Mapping) or not all(v is None or _is_number(v) for v in extra.values()):
+            raise ReportError("extra is not a table of numbers", allowed="named numbers, or null")
+        said["extra"] = {name: math.nan if value is None else value for name, value in extra.items()}
+        report = cls(**said)
+        fault = report.fault()
+        if fault is not None:
+            raise ReportError(f"the report is impossible: {fault}")
+        return report
+
     def fault(self) -> str | None:
         """The first impossible number, in words; None for a usable report."""
         checks = (
@@ -92,6 +145,8 @@ class Report:
         if counts is not None:
             if not isinstance(counts, tuple | list):
                 return "the label counts are not a list"
+            if len(counts) > MAX_CLASSES:
+                return f"there are {len(counts)} label counts, which must be <= {MAX_CLASSES}"
             for count in counts:
                 if not isinstance(count, int) or not 0 <= count <= MAX_EXAMPLES:
                     return f"a label count is not a whole number in 0 to {MAX_EXAMPLES:g}"
@@ -99,6 +154,8 @@ class Report:
         if not isinstance(extra, Mapping) or len(extra) > MAX_EXTRA:
             return f"extra is not a table of at most {MAX_EXTRA} numbers"
         for name, value in extra.items():
+            if isinstance(name, str) and len(name) > MAX_NAME:
+                return f"extra number {name[:40]!r}... has a name longer than {MAX_NAME} characters"
             # A metric may be NaN; a whole number must fit where numbers fit.
             if not isinstance(name, str) or not (isinstance(value, float | np.floating) or _is_finite(value)):
                 return f"extra number {str(name)[:40]!r} is not a number"
@@ -113,3 +170,20 @@ def _is_finite(value: object) -> bool:
         return isinstance(value, _NUMBER) and math.isfinite(value)
     except OverflowError:
         return False
+
+
+def _is_number(value: object) -> bool:
+    """True for what JSON calls a number; true and false are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _kind(value: object) -> str:
+    """What a JSON value is, in words; the value itself may be endless."""
+    words = {bool: "true or false", str: "text", list: "a list", dict: "a table", type(None): "null"}
+    return words.get(type(value), "a number")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -21,7 +21,7 @@ from haina.update import Update
 D = 5
 
 
-def gathered(strategy, updates):
+def gathered(strategy, updates, dtype=np.float32):
     clients = tuple(update.client for update in updates)
     reports = tuple(update.report for update in updates)
     norms = np.sqrt([squared_norm(update.vector) for update in updates])
@@ -29,7 +29,9 @@ def gathered(strategy, updates):
     view = View(1, clients, reports, Members.empty({}))
     keeping = Keeping(strategy, strategy.init(np.zeros(D)), view.members, None, D)
     gather = (
-        Folding(strategy, strategy.init(np.zeros(D)), view, D) if strategy.needs < Needs.VECTORS else keeping
+        Folding(strategy, strategy.init(np.zeros(D)), view, D, dtype)
+        if strategy.needs < Needs.VECTORS
+        else keeping
     )
     for update, norm, scale in zip(updates, norms, clip, strict=True):
         gather.add(update, float(norm**2), float(scale))
@@ -79,7 +81,7 @@ def test_the_mean_square_is_what_fedexp_extrapolates_by():
 def test_statistics_are_added_and_not_averaged():
     strategy = Strategy(weigh=Weigh((Uniform(),)), combine=Sum(), server=Newton("gaussian", True, ("a",)))
     updates = updates_of(1, dtype=np.float64)
-    out = gathered(strategy, updates)
+    out = gathered(strategy, updates, np.float64)
     np.testing.assert_allclose(out.vector, np.sum([u.vector for u in updates], axis=0), rtol=1e-12)
     assert out.vector.dtype == np.float64
 
@@ -101,7 +103,7 @@ def test_a_refused_update_leaves_a_folded_sum_as_it_was():
     updates = updates_of(2)
     strategy = PRESETS["scaffold"]()
     view = View(1, tuple(u.client for u in updates), tuple(u.report for u in updates), Members.empty({}))
-    folding = Folding(strategy, strategy.init(np.zeros(D)), view, D)
+    folding = Folding(strategy, strategy.init(np.zeros(D)), view, D, np.float32)
     for update in updates[:-1]:
         folding.add(update, squared_norm(update.vector), 1.0)
     stranger = replace(updates[-1], client="a stranger")
@@ -143,3 +145,21 @@ def test_more_examples_than_were_announced_are_refused():
     assert "announced" in reason
     assert open_round.add(Update("b", np.ones(2, np.float32), Report(10))) is None
     np.testing.assert_allclose(open_round.close().model, 1.0)
+
+
+def test_weights_in_units_of_the_rule_cost_no_precision():
+    # q-FedAvg with a high power of small losses: weights near 1e-40 that the denominator takes back.
+    updates = [
+        replace(u, report=replace(u.report, loss_before=1e-5 * (k + 1))) for k, u in enumerate(updates_of(3))
+    ]
+    strategy = PRESETS["qfedavg"](q=8.0)
+    out = gathered(strategy, updates, np.float64)
+    rows = np.stack([u.vector for u in updates]).astype(np.float64)
+    np.testing.assert_allclose(out.vector, out.coefficients @ rows, rtol=1e-9)
+
+
+def test_a_round_takes_fewer_clients_than_wrap_a_sum(monkeypatch):
+    monkeypatch.setattr("haina.strategy.gather.MOST", 4)
+    gathered(PRESETS["fedavg"](), updates_of(0, n=3))
+    with pytest.raises(RoundError, match="4 clients are in one round"):
+        gathered(PRESETS["fedavg"](), updates_of(0, n=4))

@@ -1,27 +1,31 @@
 """Gather: a round's vectors become one, either as they come or all together.
 
-`Folding` keeps sums only, so a round of any number of clients takes the memory of one model. `Keeping` keeps references to the vectors (arrays, or
-memory-mapped spool files) for rules that compare clients. Both answer the same `Gathered`.
-
-Sums run in float64 in the order of `add`: a caller that wants the same bytes adds in the same order.
+`Folding` keeps exact sums only (`haina.exact`), so a round of any number of clients takes the memory of one model, and no order of arrival changes a
+bit. `Keeping` keeps references to the vectors (arrays, or memory-mapped spool files) for rules that compare clients. Both answer the same `Gathered`.
 """
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
+from numpy.typing import DTypeLike
 
-from haina.artifact import Array
+from haina.artifact import Array, dump, sha256
 from haina.errors import RoundError
+from haina.exact import MOST, ExactSum
+from haina.report import Report
 from haina.strategy.combine import Linear
 from haina.strategy.members import Members
+from haina.strategy.partial import Partial
 from haina.strategy.parts import Assessment, Combined, Judge, LinearCombiner, Payload, Terms, View
 from haina.strategy.record import Verdict
 from haina.strategy.weigh import cap_shares
-from haina.update import BLOCK, Cohort, Update, Vector
+from haina.update import Cohort, Update, Vector
 
 if TYPE_CHECKING:
     from haina.strategy.strategy import Strategy, StrategyState
@@ -61,20 +65,39 @@ class Gathered:
 
 
 class Folding:
-    """Streaming: a few running sums (`parts.Terms`). Shares come from the roster's reports, before any vector is seen."""
+    """Streaming: exact sums of weighted vectors. Shares come from the roster's reports, before any vector is seen.
 
-    def __init__(self, strategy: Strategy, state: StrategyState, view: View, dimension: int) -> None:
+    Args:
+        strategy: whose combiner is linear.
+        state: before the round.
+        view: those of the roster that may answer.
+        dimension: length of every vector.
+        dtype: of the aggregate.
+
+    Raises:
+        RoundError: more clients than one sum can hold.
+    """
+
+    def __init__(
+        self, strategy: Strategy, state: StrategyState, view: View, dimension: int, dtype: DTypeLike
+    ) -> None:
+        n = len(view.clients)
+        if n >= MOST:
+            raise RoundError(f"{n} clients are in one round", allowed=f"fewer than {MOST}")
         self._combine = cast(LinearCombiner, strategy.combine)
-        shares, factors = strategy.weigh.shares(view) if view.clients else (np.empty(0), {})
+        self._shares, self._factors = strategy.weigh.shares(view) if n else (np.empty(0), {})
         self._place = {client: i for i, client in enumerate(view.clients)}
-        self._shares, self._factors = shares, factors
-        self._reports, self._cap = view.reports, strategy.weigh.cap
+        self._announced, self._cap = view.reports, strategy.weigh.cap
         self._rate = strategy.instructions(state).learning_rate
-        self._limit = _limit(strategy)
-        self._sum = np.zeros(dimension)
-        self._drift = np.zeros(dimension) if strategy.server.uses_drift else None
-        self._folded: dict[str, tuple[Terms, float]] = {}
-        self._dtype: np.dtype[Any] = np.dtype(np.float32)
+        self._limit, self._dtype = _limit(strategy), dtype
+        # In units of the rule's own, weights may be of any size. By this power of two they sum to about one, where sums are finest.
+        weights = self._combine.terms(self._shares, view.reports, np.zeros(n)).numerator
+        self._unit = 2.0 ** -max(math.frexp(float(weights.sum()))[1], -1000)
+        lossless = self._combine.payload is Payload.SUM
+        names = ("vector", "drift") if strategy.server.uses_drift else ("vector",)
+        words = json.dumps([view.round, view.clients, self._unit, dimension, lossless, names])
+        key = sha256(dump({"shares": self._shares}, {"round": words}))
+        self.heard = Partial(key, {name: ExactSum(dimension, lossless=lossless) for name in names})
 
     def add(self, update: Update, squared_norm: float, clip: float) -> None:
         """Fold one vector, scaled by `clip`.
@@ -87,29 +110,30 @@ class Folding:
                 f"client {update.client!r} was announced as absent", remedy="Put its report in the roster"
             )
         _measurable(squared_norm, self._limit)
-        i = self._place[update.client]
-        if update.report.examples != self._reports[i].examples:
+        announced = self._announced[self._place[update.client]]
+        if update.report.examples != announced.examples:
             raise RoundError(
-                f"{self._reports[i].examples:g} examples were announced and {update.report.examples:g} are reported",
+                f"{announced.examples:g} examples were announced and {update.report.examples:g} are reported",
                 remedy="Its share was made from what was announced",
             )
-        square = squared_norm * clip * clip
-        terms = self._combine.terms(self._shares[[i]], [update.report], np.array([square]))
-        weight = float(terms.numerator[0]) * clip
-        drift = weight / (update.report.steps * self._rate) if self._drift is not None else 0.0
-        self._folded[update.client] = terms, square
-        self._dtype = np.result_type(self._dtype, update.vector.dtype)
-        for start in range(0, len(self._sum), BLOCK):
-            columns = slice(start, start + BLOCK)
-            block = update.vector[columns].astype(np.float64)
-            self._sum[columns] += weight * block
-            if self._drift is not None:
-                self._drift[columns] += drift * block
+        terms = self._terms(update.client, update.report, squared_norm, clip)
+        weight, norm = float(terms.numerator[0]) * clip * self._unit, math.sqrt(squared_norm)
+        self.heard.sums["vector"].add(update.vector, weight, norm)
+        if "drift" in self.heard.sums:
+            self.heard.sums["drift"].add(update.vector, weight / update.report.steps, norm)
+        self.heard.reports[update.client], self.heard.squares[update.client] = update.report, squared_norm
 
     def gather(self, clients: Sequence[str], clip: Vector) -> Gathered:
-        """The weighted mean (or sum) of what was folded; `clients` are those that were, in order. `clip` was applied on the way."""
-        terms = _joined([self._folded[client][0] for client in clients])
+        """The weighted mean (or sum) of what was folded; `clients` are those that were, in order. `clip` was applied on the way.
+
+        Sums are let go as soon as they are read.
+        """
         index = [self._place[client] for client in clients]
+        reports = [self.heard.reports[client] for client in clients]
+        squares = [self.heard.squares[client] for client in clients]
+        terms = _joined(
+            [self._terms(*one) for one in zip(clients, reports, squares, clip.tolist(), strict=True)]
+        )
         mass = float(self._shares[index].sum())
         scale = terms.scale()
         if not mass > 0 or not scale > 0:
@@ -121,19 +145,25 @@ class Folding:
             1.0 if self._cap is None else min(1.0, max(self._cap / len(prior), 1 / np.count_nonzero(prior)))
         )
         scale *= min(1.0, limit / float(prior.max()))
+        sums, unit = self.heard.sums, scale / self._unit
+        vector = sums.pop("vector").value(unit, self._dtype)
         return Gathered(
-            vector=(self._sum * scale).astype(self._dtype),
+            vector=vector,
             coefficients=terms.numerator * scale * clip,
             clip=clip,
             prior=prior,
-            mean_square=float(prior @ np.array([self._folded[client][1] for client in clients])),
-            drift=None if self._drift is None else (self._drift * scale).astype(self._dtype),
+            mean_square=float((prior * (np.array(squares) * clip**2)).sum()),
+            drift=sums.pop("drift").value(unit / self._rate, self._dtype) if "drift" in sums else None,
             factors={name: values[index] for name, values in self._factors.items()},
         )
 
+    def _terms(self, client: str, report: Report, squared_norm: float, clip: float) -> Terms:
+        share = self._shares[[self._place[client]]]
+        return self._combine.terms(share, [report], np.array([squared_norm * clip * clip]))
+
 
 class Keeping:
-    """Whole cohort: vectors are kept (by reference) until the round closes."""
+    """Whole cohort: vectors are kept (by reference) until the round closes, so there are no sums that could be handed over."""
 
     def __init__(
         self, strategy: Strategy, state: StrategyState, members: Members, judge: Judge | None, dimension: int
@@ -141,7 +171,7 @@ class Keeping:
         self._strategy, self._state, self._members, self._judge = strategy, state, members, judge
         self._limit = _limit(strategy)
         self._kept: dict[str, Update] = {}
-        self._squares: dict[str, float] = {}
+        self.heard = Partial("", {})
 
     def add(self, update: Update, squared_norm: float, clip: float) -> None:
         """Keep one update.
@@ -152,7 +182,7 @@ class Keeping:
         if self._strategy.combine.payload is not Payload.COLLECT:
             _measurable(squared_norm, min(float(np.finfo(update.vector.dtype).max), self._limit))
         self._kept[update.client] = update
-        self._squares[update.client] = squared_norm
+        self.heard.reports[update.client], self.heard.squares[update.client] = update.report, squared_norm
 
     def gather(self, clients: Sequence[str], clip: Vector) -> Gathered:
         """Weigh, trust and combine the kept vectors, scaled by `clip` `[n]`."""
@@ -181,7 +211,7 @@ class Keeping:
             # The rate is the server's own: a client that named its own could blow the drift up.
             rate = strategy.instructions(self._state).learning_rate
             drift = raw.combine(combined.coefficients / np.array([r.steps * rate for r in reports]))
-        squares = np.array([self._squares[client] for client in clients]) * clip**2
+        squares = np.array([self.heard.squares[client] for client in clients]) * clip**2
         mass = float(shares.sum())
         return Gathered(
             vector=combined.vector,

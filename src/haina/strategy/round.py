@@ -2,10 +2,14 @@
 
 `add` takes each update as it arrives, `close` ends the round. A round never crashes on what clients send: what cannot be used is refused with the
 reason, and a round that cannot make a sound model keeps the old one and says so.
+
+Several processes may each hold the same round open and add some of the clients; whoever closes it merges their `partial`s first. The model and the
+record are the same bytes as if one process had added everybody, in any order.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
@@ -16,12 +20,13 @@ from haina.artifact import Array
 from haina.errors import RoundError
 from haina.report import Report
 from haina.strategy.gather import Folding, Gathered, Keeping
-from haina.strategy.parts import Aggregate, Judge, Needs, Payload, State, Stepped, View
+from haina.strategy.partial import Partial
+from haina.strategy.parts import Aggregate, Judge, Needs, Payload, Stepped, View
 from haina.strategy.record import ClientRecord, Outcome, RoundRecord, Verdict
 from haina.strategy.strategy import StrategyState
 from haina.strategy.validate import refusal, squared_norm
 from haina.strategy.weigh import effective_sample_size
-from haina.update import Failure, Update, Vector
+from haina.update import BLOCK, Failure, Update, Vector
 
 if TYPE_CHECKING:
     from haina.strategy.strategy import Strategy
@@ -60,61 +65,104 @@ class Round:
         self._number = state.round + 1
         invited = list(roster)
         self._members = state.members.put(invited, invited=state.members.get("invited", invited) + 1)
-        self._refused: dict[str, str] = {}
-        self._failed: dict[str, str] = {}
-        self._reports: dict[str, Report] = {}
-        self._squares: dict[str, float] = {}
         self._gather: Folding | Keeping
         if strategy.needs < Needs.VECTORS:
             usable = {c: r for c, r in roster.items() if r is not None and r.fault() is None}
             view = View(self._number, tuple(usable), tuple(usable.values()), self._members)
-            self._gather = Folding(strategy, state, view, dimension)
+            exact = strategy.combine.payload is Payload.SUM
+            dtype = np.float64 if exact else np.result_type(model.dtype, np.float32)
+            self._gather = Folding(strategy, state, view, dimension, dtype)
         else:
             self._gather = Keeping(strategy, state, self._members, judge, dimension)
+        self._heard = self._gather.heard
+        self._closed = False
 
     @_overflow_is_looked_for
-    def add(self, update: Update) -> str | None:
+    def add(self, update: Update, square: float | None = None) -> str | None:
         """Take one update.
+
+        Args:
+            update: whose vector may lie on a disk, where the strategy folds (`haina.exact.Stored`).
+            square: squared L2 norm of the vector, from whoever has looked at each of its numbers already (a coordinator, as it came); None to look.
 
         Returns:
             None if it takes part, else the reason for refusing it (which the record holds too).
 
         Raises:
-            RoundError: the client was not invited, or was heard already.
+            RoundError: the client was not invited, or was heard already, or the round is closed.
         """
         client = update.client
-        if client not in self._roster:
-            raise RoundError(f"client {client!r} was not invited to round {self._number}")
-        if client in self._reports or client in self._refused:
+        self._expect(client)
+        if self._heard.heard([client]):
             raise RoundError(f"client {client!r} was heard already in round {self._number}")
         payload = self._strategy.combine.payload
-        reason = refusal(update, self._dimension, payload)
+        reason = refusal(update, self._dimension, payload, seen=square is not None)
         if reason is not None:
-            self._refused[client] = reason
+            self._heard.refused[client] = reason
             return reason
-        square = 0.0 if payload is Payload.COLLECT else squared_norm(update.vector)
+        if square is None:
+            square = 0.0 if payload is Payload.COLLECT else squared_norm(update.vector)
         clip = 1.0
         if self._strategy.clip is not None and isinstance(self._gather, Folding):
             clip = float(self._strategy.clip.scales(np.sqrt([square]), self._state.parts["clip"])[0])
         try:
             self._gather.add(update, square, clip)
         except RoundError as error:
-            self._refused[client] = str(error)
-            return self._refused[client]
-        self._reports[client], self._squares[client] = update.report, square
+            self._heard.refused[client] = str(error)
+            return self._heard.refused[client]
         return None
 
     def fail(self, failure: Failure) -> None:
         """Take note that an invited client could not train."""
-        if failure.client not in self._roster:
-            raise RoundError(f"client {failure.client!r} was not invited to round {self._number}")
-        self._failed[failure.client] = failure.reason
+        self._expect(failure.client)
+        self._heard.failed[failure.client] = failure.reason
+
+    def refuse(self, client: str, reason: str) -> None:
+        """Take note that an invited client's update was refused before it came here (by a coordinator, which checks what arrives)."""
+        self._expect(client)
+        self._heard.refused[client] = reason
+
+    def partial(self) -> Partial:
+        """What was heard so far, as a value that other processes can merge.
+
+        Raises:
+            RoundError: the strategy compares whole vectors, so there is no sum (`Strategy.needs`); or the round is closed.
+        """
+        self._expect()
+        if isinstance(self._gather, Keeping):
+            raise RoundError(
+                f"strategy {self._strategy.name!r} compares vectors, so a part of a round cannot be summed up",
+                remedy="Add every update in the process that closes the round",
+            )
+        return self._heard.snapshot()
+
+    def merge(self, partial: Partial) -> None:
+        """Take in what another process has heard of the same round, opened with the same state and roster.
+
+        Raises:
+            RoundError: it names a client that was heard already or not invited, or is of another round; nothing is changed.
+        """
+        self._expect(*partial.reports, *partial.refused, *partial.failed)
+        self._heard.merge(partial)
+
+    def _expect(self, *clients: str) -> None:
+        if self._closed:
+            raise RoundError(f"round {self._number} is closed already")
+        for client in clients:
+            if client not in self._roster:
+                raise RoundError(f"client {client!r} was not invited to round {self._number}")
 
     @_overflow_is_looked_for
     def close(self) -> Closed:
-        """End the round: the next model, the next state, and the record."""
-        clients = [client for client in self._roster if client in self._reports]
-        norms = np.sqrt([self._squares[client] for client in clients])
+        """End the round: the next model, the next state, and the record.
+
+        Raises:
+            RoundError: the round is closed already.
+        """
+        self._expect()
+        self._closed = True
+        clients = [client for client in self._roster if client in self._heard.reports]
+        norms = np.sqrt([self._heard.squares[client] for client in clients])
         parts = dict(self._state.parts)
         clip = np.ones(len(clients))
         if self._strategy.clip is not None:
@@ -128,7 +176,7 @@ class Round:
             parts["server"] = stepped.state
         if gathered is not None and gathered.assessment is not None:
             parts["trust"] = gathered.assessment.state
-        losses = np.array([_loss(self._reports[client]) for client in clients])
+        losses = np.array([_loss(self._heard.reports[client]) for client in clients])
         members = members.put(
             clients,
             delivered=members.get("delivered", clients) + 1,
@@ -159,9 +207,11 @@ class Round:
             stepped = self._strategy.server.step(self._model, aggregate, self._state.parts["server"])
         except RoundError as error:
             return gathered, None, str(error)
-        if np.issubdtype(stepped.model.dtype, np.floating) and not np.isfinite(stepped.model).all():
+        if np.issubdtype(stepped.model.dtype, np.floating) and not _finite(stepped.model):
             return gathered, None, "the server's step gave a model that is not finite"
-        if self._strategy.combine.payload is Payload.AVERAGE and not _finite(stepped.state):
+        if self._strategy.combine.payload is Payload.AVERAGE and not all(
+            map(_finite, stepped.state.values())
+        ):
             return gathered, None, "the server's step would remember numbers that are not finite"
         return gathered, stepped, ""
 
@@ -179,7 +229,7 @@ class Round:
         shares = _normalised(gathered)
         if self._strategy.combine.payload is Payload.SUM and gathered is not None:
             # Each row counts once in a sum, so a client's part of it is its part of the rows.
-            rows = np.array([self._reports[client].examples for client in clients])
+            rows = np.array([self._heard.reports[client].examples for client in clients])
             shares = rows / rows.sum()
         records = []
         for client in self._roster:
@@ -187,10 +237,10 @@ class Round:
                 i = place[client]
                 share = None if shares is None else float(shares[i])
                 records.append(self._client(client, i, share, float(norms[i]), float(clip[i]), gathered))
-            elif client in self._refused:
-                records.append(ClientRecord(client, Verdict.REFUSED, 0.0, reason=self._refused[client]))
-            elif client in self._failed:
-                records.append(ClientRecord(client, Verdict.FAILED, 0.0, reason=self._failed[client]))
+            elif client in self._heard.refused:
+                records.append(ClientRecord(client, Verdict.REFUSED, 0.0, reason=self._heard.refused[client]))
+            elif client in self._heard.failed:
+                records.append(ClientRecord(client, Verdict.FAILED, 0.0, reason=self._heard.failed[client]))
             else:
                 records.append(ClientRecord(client, Verdict.ABSENT, 0.0, reason="no update arrived"))
         notes: dict[str, float] = {}
@@ -198,7 +248,7 @@ class Round:
         if gathered is not None:
             notes["effective_clients"] = effective_sample_size(gathered.prior if shares is None else shares)
             if self._strategy.combine.payload is not Payload.COLLECT:
-                notes["update_norm"] = float(np.linalg.norm(gathered.vector.astype(np.float64)))
+                notes["update_norm"] = math.sqrt(squared_norm(gathered.vector))
             if gathered.assessment is not None:
                 notes |= gathered.assessment.notes
                 decisions = gathered.assessment.decisions
@@ -216,7 +266,7 @@ class Round:
     def _client(
         self, client: str, i: int, share: float | None, norm: float, clip: float, gathered: Gathered | None
     ) -> ClientRecord:
-        report = self._reports[client]
+        report = self._heard.reports[client]
         if gathered is None:
             return ClientRecord(client, Verdict.ADMITTED, 0.0, report=_numbers(report), norm=norm, clip=clip)
         verdict, reason = gathered.verdict(i)
@@ -247,8 +297,9 @@ def _normalised(gathered: Gathered | None) -> Vector | None:
     return size / total if total > 0 else size
 
 
-def _finite(state: State) -> bool:
-    return all(bool(np.isfinite(array).all()) for array in state.values())
+def _finite(array: Array) -> bool:
+    flat = array.reshape(-1)
+    return all(np.isfinite(flat[start : start + BLOCK]).all() for start in range(0, len(flat), BLOCK))
 
 
 def _loss(report: Report) -> float:

@@ -117,6 +117,14 @@ class Strategy:
             needs.append(Needs.VECTORS)
         return max(needs)
 
+    @property
+    def streams(self) -> bool:
+        """True when each vector can be folded as it arrives, by any process (`Round.partial`).
+
+        With `Needs.REPORTS` processes can share the folding too, once the roster holds all reports; with `Needs.VECTORS` one must see them all.
+        """
+        return self.needs is Needs.COUNTS
+
     @cached_property
     def needs_judge(self) -> bool:
         """True when a part asks for samples held by the server."""
@@ -192,14 +200,14 @@ class Strategy:
         Args:
             state: from `init` or the last `Closed`.
             model: `[d]` current model.
-            roster: every invited client, in the order of folding. The report is what shares are made from: counts known before training for
+            roster: every invited client, in the order of the record. The report is what shares are made from: counts known before training for
                 `Needs.COUNTS`, the real report for `Needs.REPORTS`; for `Needs.VECTORS` it is not looked at. None: the client is absent.
             dimension: length of an update's vector; that of the model if not given.
             registered: clients in the federation (SCAFFOLD, FedDyn); the size of the roster if not given.
             judge: server-held samples.
 
         Raises:
-            RoundError: a part needs server-held samples and there are none.
+            RoundError: a part needs server-held samples and there are none, or more clients are invited than a sum can hold.
         """
         from haina.strategy.round import Round
 

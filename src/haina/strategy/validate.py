@@ -8,7 +8,7 @@ client; the vector itself is never copied.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -19,22 +19,23 @@ from haina.strategy.parts import Needs, Payload, State
 from haina.update import BLOCK, Update, Vector
 
 
-def refusal(update: Update, dimension: int, payload: Payload) -> str | None:
+def refusal(update: Update, dimension: int, payload: Payload, *, seen: bool = False) -> str | None:
     """Why an update cannot be used, in words; None for a usable one.
 
     Args:
         update: as it arrived.
         dimension: required length of the vector; any length is fine for collected payloads.
         payload: collected payloads are bytes (uint8); the others floating-point numbers.
+        seen: all numbers are known to be finite.
     """
     report: object = update.report
-    vector: object = update.vector
-    if not isinstance(report, Report) or not isinstance(vector, np.ndarray):
+    vector: Any = update.vector
+    if not isinstance(report, Report) or not (seen or isinstance(vector, np.ndarray)):
         return "the update is not a vector with a report"
     fault = report.fault()
     if fault is not None:
         return f"the report is impossible: {fault}"
-    if vector.ndim != 1 or (payload is not Payload.COLLECT and vector.shape[0] != dimension):
+    if len(vector.shape) != 1 or (payload is not Payload.COLLECT and vector.shape[0] != dimension):
         return f"the update has shape {tuple(vector.shape)} where ({dimension},) is needed"
     if payload is Payload.COLLECT:
         return (
@@ -42,7 +43,7 @@ def refusal(update: Update, dimension: int, payload: Payload) -> str | None:
         )
     if not np.issubdtype(vector.dtype, np.floating):
         return f"the update has dtype {vector.dtype} where floating-point numbers are needed"
-    for start in range(0, vector.shape[0], BLOCK):
+    for start in range(0, 0 if seen else vector.shape[0], BLOCK):
         finite = np.isfinite(vector[start : start + BLOCK])
         if not finite.all():
             return f"coordinate {start + int(np.argmin(finite))} of the update is not a finite number"
@@ -50,11 +51,15 @@ def refusal(update: Update, dimension: int, payload: Payload) -> str | None:
 
 
 def squared_norm(vector: Array) -> float:
-    """Squared L2 norm of one vector; products and sums in float64, in a fixed order."""
+    """Squared L2 norm of one vector; products and sums in float64, in a fixed order.
+
+    Not by BLAS, whose order depends on the processor and its threads: clipping makes weights of this, and an update must weigh the same on every
+    machine.
+    """
     total = 0.0
     for start in range(0, vector.shape[0], BLOCK):
         block = vector[start : start + BLOCK].astype(np.float64)
-        total += float(block @ block)
+        total += float(np.square(block, out=block).sum())
     return total
 
 

@@ -45,8 +45,11 @@ class SGD:
 
     def step(self, model: Array, aggregate: Aggregate, state: State) -> Stepped:
         """w + lr * v."""
-        velocity = aggregate.vector.astype(model.dtype, copy=False)
-        if not self.momentum:
-            return Stepped(model + self.lr * velocity, state)
-        velocity = self.momentum * state["v"] + velocity
-        return Stepped(model + self.lr * velocity, {"v": velocity})
+        velocity: Array = aggregate.vector.astype(model.dtype, copy=False)
+        if self.momentum:
+            moved: Array = self.momentum * state["v"]
+            moved += velocity
+            velocity, state = moved, {"v": moved}
+        new: Array = self.lr * velocity
+        new += model
+        return Stepped(new, state)
