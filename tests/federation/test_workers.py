@@ -16,7 +16,12 @@ import pytest
 from haina.artifact import dump, load
 from haina.errors import LearnerError, RunError
 from haina.federation import Federation
-from haina.federation.workers import Workers, _reply, _request, _result, read_frame, serve, write_frame
+from haina.federation.answers import result_bytes, result_of
+from haina.federation.bench import Bench, simulated
+from haina.federation.child import Child
+from haina.federation.frames import MAX_FRAME, read_frame, write_frame
+from haina.federation.worker import serve
+from haina.federation.workers import Workers
 from haina.learners.learner import Training, Work
 from haina.report import Report
 from haina.shards import Shards
@@ -101,7 +106,7 @@ def given_up(workers, work):
 
 
 def pids(workers):
-    return [worker._process.pid for worker in workers._workers]
+    return [bench.child.pid for bench in workers.benches]
 
 
 @pytest.mark.slow
@@ -150,7 +155,7 @@ import sys
 from haina.federation import Federation
 from haina.federation.workers import Workers
 with Workers(Federation.of(sys.argv[1]), 2) as workers:
-    print(*[worker._start().pid for worker in workers._workers], flush=True)
+    print(*[bench.child._start().pid for bench in workers.benches], flush=True)
     sys.stdin.read()
 """
 
@@ -220,10 +225,27 @@ def test_workers_without_work_are_not_started(mortal):
     assert mortal.read_text() == "died\n" * 3
 
 
+def request_of(work, positions):
+    """What a worker is asked, as bytes."""
+    caught = []
+    bench = Bench(Federation.of(DIGITS))
+
+    class Caught(Child):
+        def call(self, request, answers, limit):
+            assert answers == len(positions)
+            caught.append(request)
+            return []
+
+    bench.child.__class__ = Caught
+    bench.share(work, positions, simulated(work))
+    return caught[0]
+
+
 def served(federation, *requests):
     """What a worker answers, without a process."""
     asked, answered = io.BytesIO(), io.BytesIO()
-    write_frame(asked, json.dumps({"text": federation.text, "file": "f.toml", "folder": "."}).encode())
+    hello = {"text": federation.text, "file": "f.toml", "folder": ".", "schema": "", "site": ""}
+    write_frame(asked, json.dumps(hello).encode())
     for request in requests:
         write_frame(asked, request)
     asked.seek(0)
@@ -232,7 +254,7 @@ def served(federation, *requests):
     frames = []
     while True:
         try:
-            frames.append(read_frame(answered))
+            frames.append(load(read_frame(answered)))
         except EOFError:
             return frames
 
@@ -241,11 +263,12 @@ def test_a_worker_builds_the_federation_and_trains_its_share():
     federation = Federation.of(DIGITS + '[strategy]\npreset = "scaffold"\n')
     work = work_of(federation)
     share = [6, 1, 4]
-    replies = served(federation, _request(work, share), _request(work, [0]))
+    replies = served(federation, request_of(work, share), request_of(work, [0]))
     expected = {update.client: update for update in federation.learner.train(work)}
     names = [work.shards.clients[k] for k in (*share, 0)]
     for reply, name in zip(replies, names, strict=True):
-        result = _result(reply)
+        result, memory = result_of(*reply)
+        assert memory == {}
         assert result.client == name
         assert result.vector.tobytes() == expected[name].vector.tobytes()
         assert result.report.examples == expected[name].report.examples
@@ -256,10 +279,30 @@ def test_what_a_learner_refuses_is_told_and_not_taken_for_a_death():
     work = work_of(federation)
     with pytest.raises(LearnerError) as here:
         list(federation.learner.train(work))
-    (reply,) = served(federation, _request(work, [0, 1]))
-    with pytest.raises(LearnerError) as there:
-        _result(reply)
-    assert str(there.value) == str(here.value)
+    with Workers(federation, 1) as workers:
+        with pytest.raises(LearnerError) as there:
+            list(workers.train(work))
+        assert str(there.value) == str(here.value)
+        (pid,) = pids(workers)
+        with pytest.raises(LearnerError):
+            list(workers.train(work))
+        assert pids(workers) == [pid]
+
+
+def test_what_a_framework_throws_is_told_with_the_place_in_the_code(tmp_path):
+    (tmp_path / "task.py").write_text(
+        "def build_model():\n"
+        "    def apply(params, x):\n"
+        "        raise RuntimeError('the secret of x')\n"
+        "    return (lambda key: {'w': key * 0.0}), apply\n"
+    )
+    text = DIGITS.replace('kind = "mlp"\nhidden = [8]', 'build = "task:build_model"')
+    federation = Federation.of(text, folder=tmp_path)
+    with Workers(federation, 1) as workers, pytest.raises(RunError) as error:
+        list(workers.train(small_work()))
+    assert "a worker met" in str(error.value)
+    assert "--workers 1" in error.value.remedy
+    assert "secret" not in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -276,7 +319,7 @@ def test_what_a_learner_refuses_is_told_and_not_taken_for_a_death():
     ],
 )
 def test_results_cross_the_pipe_unchanged(result):
-    back = _result(_reply(result))
+    back, _ = result_of(*load(result_bytes(result)))
     if isinstance(result, Failure):
         assert back == result
     else:
@@ -293,6 +336,8 @@ def test_frames_are_whole_or_the_other_side_is_gone():
     assert [len(read_frame(pipe)) for _ in range(3)] == [3, 0, 100_000]
     with pytest.raises(EOFError):
         read_frame(pipe)
+    with pytest.raises(EOFError):
+        read_frame(io.BytesIO((MAX_FRAME + 1).to_bytes(8, "little")))
     whole = pipe.getvalue()
     for cut in (1, 7, 8, 10, len(whole) - 1):
         cut_short = io.BytesIO(whole[:cut])
@@ -304,21 +349,20 @@ def test_the_heaviest_clients_are_shared_out_first(monkeypatch):
     sizes = (320, 32, 32, 160, 64, 96, 32, 32)
     seen = []
 
-    def caught(worker, request, clients):
-        names = json.loads(load(request)[1]["job"])["clients"]
-        seen.append(names)
-        return [Failure(name, "never trained") for name in names]
+    def caught(bench, work, positions, task):
+        seen.append(positions)
+        return [Failure(work.shards.clients[k], "never trained") for k in positions]
 
-    monkeypatch.setattr("haina.federation.workers._Worker.train", caught)
+    monkeypatch.setattr(Bench, "share", caught)
     with Workers(Federation.of(DIGITS), 2) as workers:
         results = list(workers.train(small_work(sizes)))
     assert [result.client for result in results] == [f"c{k}" for k in range(8)]
-    loads = [sum(-(-sizes[int(name[1:])] // 32) for name in names) for names in seen]
+    loads = [sum(-(-sizes[k] // 32) for k in positions) for positions in seen]
     assert sorted(loads) == [12, 12]
-    assert all(names == sorted(names) for names in seen)
+    assert all(positions == sorted(positions) for positions in seen)
 
 
 def test_a_request_holds_the_model_and_names_and_no_rows():
     work = small_work((500, 500))
-    assert len(_request(work, [0, 1])) < 1000 < work.shards.x.nbytes
-    assert len(dump({"model": work.model})) < len(_request(work, [0]))
+    assert len(request_of(work, [0, 1])) < 2000 < work.shards.x.nbytes
+    assert len(dump({"model": work.model})) < len(request_of(work, [0]))

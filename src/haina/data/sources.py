@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from haina.artifact import Array
 from haina.data.bundled import BUNDLED, load_bundled
 from haina.data.dataset import Dataset
 from haina.data.synthetic import Synthetic
@@ -57,6 +58,23 @@ def read_arrays(path: str | Path) -> Dataset:
     Raises:
         DataError: the file is missing or damaged, lacks an array, or holds pickled objects.
     """
+    arrays = read_archive(path)
+    names = {name: [str(v) for v in arrays[name]] for name in ("features", "classes") if name in arrays}
+    return Dataset.of(
+        arrays["x"],
+        arrays["y"],
+        features=names.get("features", ()),
+        classes=names.get("classes"),
+        groups=arrays.get("groups"),
+    )
+
+
+def read_archive(path: str | Path) -> dict[str, Array]:
+    """The arrays of a `.npz` archive as they are; `x` and `y` are among them.
+
+    Raises:
+        DataError: as for `read_arrays`.
+    """
     try:
         with Path(path).open("rb") as file:
             archive = np.load(file, allow_pickle=False)
@@ -73,14 +91,7 @@ def read_arrays(path: str | Path) -> Dataset:
         ) from error
     if not {"x", "y"} <= set(arrays):
         raise DataError(f"{path} holds {', '.join(arrays) or 'nothing'}", allowed="arrays x and y at least")
-    names = {name: [str(v) for v in arrays[name]] for name in ("features", "classes") if name in arrays}
-    return Dataset.of(
-        arrays["x"],
-        arrays["y"],
-        features=names.get("features", ()),
-        classes=names.get("classes"),
-        groups=arrays.get("groups"),
-    )
+    return arrays
 
 
 def _synthetic(text: str) -> Synthetic:

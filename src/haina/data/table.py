@@ -2,13 +2,13 @@
 
 Many sites must give columns of one meaning: the same features in the same order, the same one-hot levels, the same class numbers. So tables
 are read first, levels agreed over all of them, and each is then encoded alike. The trap: a node that reads its own table alone cannot know
-the levels of others, so there levels and classes are given and never found.
+the levels of others, so there levels and classes are given and never found (`read_site`), and what does not fit is counted and never shown.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -53,6 +53,19 @@ class Columns:
             if column in self.features:
                 raise DataError(f"column {column!r} is target or groups and a feature as well")
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the encoded columns: a feature's own, or `feature=level` for each level of a categorical one; features must be listed."""
+        return tuple(
+            name
+            for column in self.features
+            for name in (
+                [f"{column}={level}" for level in self.categorical[column]]
+                if column in self.categorical
+                else [column]
+            )
+        )
+
 
 def read_table(path: str | Path, columns: Columns) -> Dataset:
     """One CSV or Parquet file.
@@ -61,6 +74,11 @@ def read_table(path: str | Path, columns: Columns) -> Dataset:
         DataError: the file is missing, empty, damaged, not UTF-8 or names a column twice; a column is absent, empty or not numeric; a value is
             missing (unless dropped) or outside the agreed levels.
     """
+    return agree_table(path, columns)[0]
+
+
+def agree_table(path: str | Path, columns: Columns) -> tuple[Dataset, Columns]:
+    """As `read_table`, and the columns with all that was found in the file: features, levels and classes."""
     return _encode({str(path): read_frame(Path(path))}, columns)
 
 
@@ -74,12 +92,65 @@ def read_sites(sites: Mapping[str, str | Path], columns: Columns) -> Dataset:
     Raises:
         DataError: as for `read_table`, or a site has other columns than the first.
     """
+    return agree_sites(sites, columns)[0]
+
+
+def agree_sites(sites: Mapping[str, str | Path], columns: Columns) -> tuple[Dataset, Columns]:
+    """As `read_sites`, and the columns with all that was found at the sites together: features, levels and classes."""
     if not sites:
         raise DataError("there are no sites", allowed="at least one name with its file")
     return _encode({site: read_frame(Path(path)) for site, path in sites.items()}, columns, key="site")
 
 
-def _encode(frames: Mapping[str, pd.DataFrame], columns: Columns, key: str = "") -> Dataset:
+def read_site(path: str | Path, columns: Columns) -> Dataset:
+    """One owner's own file, encoded as agreed: features, levels and classes are all given in `columns`.
+
+    Raises:
+        DataError: as for `read_table`. It names columns, counts rows and says what is agreed; it shows no cell, for a level may be a person.
+    """
+    where, frame = Path(path).name, read_frame(Path(path))
+    wanted = [*columns.features, columns.target]
+    absent = [name for name in wanted if name not in frame.columns]
+    if absent:
+        raise DataError(
+            f"{where} lacks {len(absent)} of the agreed columns: {', '.join(map(repr, absent))}",
+            allowed=", ".join(wanted),
+            remedy="Name the columns in the first line as the federation does",
+        )
+    levels = dict(columns.categorical)
+    if columns.task == "classification":
+        levels[columns.target] = columns.classes
+    for column in wanted:
+        cells = frame[column].dropna()
+        odd = _strangers(cells, levels[column]) if column in levels else _texts(cells)
+        if odd:
+            raise DataError(
+                f"{where}: column {column!r} holds something else in {odd} of {len(frame)} rows",
+                allowed=", ".join(map(repr, levels[column])) if column in levels else "numbers",
+                remedy="Mend these rows, leave them out, or have the federation agree on more levels",
+            )
+    return _encode({where: frame}, replace(columns, groups=""))[0]
+
+
+def _strangers(cells: pd.Series, levels: tuple[str, ...]) -> int:
+    """How many cells are no level."""
+    values = cells.to_numpy()
+    fractions = (
+        values != np.floor(values) if values.dtype.kind == "f" else np.zeros(len(values), dtype=np.bool_)
+    )
+    names, codes = factorise(values[~fractions])
+    known = np.array([name in levels for name in names], dtype=np.bool_)
+    return int(fractions.sum() + (~known[codes]).sum())
+
+
+def _texts(cells: pd.Series) -> int:
+    """How many cells are no numbers."""
+    import pandas as pd
+
+    return int(pd.to_numeric(cells, errors="coerce").isna().sum())
+
+
+def _encode(frames: Mapping[str, pd.DataFrame], columns: Columns, key: str = "") -> tuple[Dataset, Columns]:
     features = _features(frames, columns)
     wanted = [columns.target, *features, *([columns.groups] if columns.groups and not key else [])]
     before = sum(map(len, frames.values()))
@@ -89,18 +160,19 @@ def _encode(frames: Mapping[str, pd.DataFrame], columns: Columns, key: str = "")
     levels = dict(columns.categorical)
     if columns.task == "classification":
         levels[columns.target] = columns.classes
-    for column, agreed in levels.items():
-        levels[column] = tuple(agreed) or in_order(
+    for column, given in levels.items():
+        levels[column] = tuple(given) or in_order(
             name for where, frame in frames.items() for name in _factors(where, frame, column)[0]
         )
 
     x = np.concatenate([_matrix(where, frame, features, levels) for where, frame in frames.items()])
     y = np.concatenate([_target(where, frame, columns.target, levels) for where, frame in frames.items()])
-    names = [
-        name
-        for column in features
-        for name in ([f"{column}={level}" for level in levels[column]] if column in levels else [column])
-    ]
+    agreed = replace(
+        columns,
+        features=tuple(features),
+        categorical={column: levels[column] for column in columns.categorical},
+        classes=levels.get(columns.target, ()),
+    )
     groups = None
     if key:
         groups = np.repeat(np.array(list(frames)), [len(frame) for frame in frames.values()])
@@ -108,9 +180,8 @@ def _encode(frames: Mapping[str, pd.DataFrame], columns: Columns, key: str = "")
         frame = next(iter(frames.values()))
         texts, codes = _factors(next(iter(frames)), frame, columns.groups)
         groups = np.array(texts)[codes]
-    return Dataset(
-        x, y, tuple(names), levels.get(columns.target), groups, key or columns.groups, dropped=dropped
-    )
+    classes = levels.get(columns.target)
+    return Dataset(x, y, agreed.names, classes, groups, key or columns.groups, dropped=dropped), agreed
 
 
 def _features(frames: Mapping[str, pd.DataFrame], columns: Columns) -> list[str]:

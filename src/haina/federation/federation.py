@@ -1,42 +1,38 @@
 """Federation: a federation file made into typed objects, ready to simulate (and to serve).
 
-The same file and the same objects run in simulation and in deployment. Nothing here computes; it only puts parts together.
+The same file and the same objects run in simulation and in deployment. Nothing here computes; it only puts parts together. What needs neither rows
+nor a framework is had without them: schema (if handed in or written down), strategy and training.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
-import numpy as np
-
-from haina.data.dataset import Dataset
-from haina.data.federated import Federated, federate
-from haina.data.partition import PARTITIONS, NaturalKey, Partition
-from haina.data.sources import load as load_source
-from haina.data.table import Columns, read_sites
-from haina.errors import ConfigError, HainaError
-from haina.federation.learners import EXACT, LEARNERS, Made
-from haina.federation.names import CLIPS, COMBINERS, FACTORS, SCHEDULES, SELECTORS, SERVERS
-from haina.federation.parts import Place, build, did_you_mean, part, parts
-from haina.federation.schema import FederationFile, Part, parse
+from haina.artifact import Array
+from haina.data.federated import Federated
+from haina.data.schema import Schema
+from haina.errors import ConfigError
+from haina.federation.composition import composed
+from haina.federation.envelope import Envelope
+from haina.federation.learners import LEARNERS, Made
+from haina.federation.origin import Origin
+from haina.federation.parts import Place, build, did_you_mean, part
+from haina.federation.schema import FederationFile, ServeSection, parse
+from haina.federation.serving import discounted
+from haina.federation.task import task_of
 from haina.learners.learner import Learner, Training
 from haina.simulation.attack import Attack
 from haina.simulation.attacks import ATTACKS
 from haina.simulation.faults import Dropout, Stragglers
 from haina.simulation.simulation import Run, Simulation
-from haina.strategy.combine import Nova
-from haina.strategy.local import Local
-from haina.strategy.presets import PRESETS
-from haina.strategy.strategy import Strategy
-from haina.strategy.trust import Trust
-from haina.strategy.weigh import Weigh
-
-#: The random stream that divides data: apart from all streams of training.
-_DATA = 301
+from haina.strategy.parts import Payload
+from haina.strategy.strategy import Instructions, Strategy
+from haina.wire.messages import NAME, Codec, Task
 
 
 @dataclass(frozen=True)
@@ -48,21 +44,35 @@ class Federation:
         file: what it is called in messages.
         folder: where relative paths and `build = "task:..."` start from.
         settings: the checked contents.
+        known: what rows look like, where that was handed in and need not be found out.
     """
 
     text: str
     file: str
     folder: Path
     settings: FederationFile
+    known: Schema | None = None
 
     @classmethod
-    def of(cls, text: str, file: str = "federation.toml", folder: str | Path = ".") -> Federation:
+    def of(
+        cls,
+        text: str,
+        file: str = "federation.toml",
+        folder: str | Path = ".",
+        schema: Schema | None = None,
+    ) -> Federation:
         """Read the text of a federation file.
+
+        Args:
+            text: the file as written.
+            file: what it is called in messages.
+            folder: where relative paths and `build = "task:..."` start from.
+            schema: what rows look like, if that is known; everything but the rows themselves can then be made without them.
 
         Raises:
             ConfigError: naming file, key, value and what is allowed.
         """
-        return cls(text, file, Path(folder), parse(text, file))
+        return cls(text, file, Path(folder), parse(text, file), schema)
 
     @classmethod
     def read(cls, path: str | Path) -> Federation:
@@ -84,14 +94,14 @@ class Federation:
         return cls.of(text, path.name, path.parent)
 
     def check_same(self, started: Federation) -> None:
-        """Refuse to go on with a run that was started from other words; only the number of rounds may have changed.
+        """Refuse to go on with a run that was started from other words; only the number of rounds may have changed, and how rounds are served.
 
         Raises:
             ConfigError: naming the first setting that differs.
         """
         now, then = (_flat(federation.settings.model_dump()) for federation in (self, started))
         for key in sorted({*now, *then} - {"train.rounds"}):
-            if now.get(key) != then.get(key):
+            if not key.startswith("serve.") and now.get(key) != then.get(key):
                 raise Place(self.file, key).error(
                     f"is {now.get(key)!r}, and the run was started with {then.get(key)!r}",
                     allowed="another number of rounds, and nothing else",
@@ -109,59 +119,27 @@ class Federation:
         return self.settings.seed
 
     @cached_property
+    def origin(self) -> Origin:
+        """Where rows come from."""
+        return Origin(self.settings, self.folder, self._place, self.known)
+
+    @property
+    def schema(self) -> Schema:
+        """What rows look like (`Origin.schema`)."""
+        return self.origin.schema
+
+    @property
     def data(self) -> Federated:
-        """Clients' rows, test rows and the server's samples."""
-        section, place = self.settings.data, self._place / "data"
-        if (section.source is None) == (section.sites is None):
-            raise place.error("names no data, or names them twice", allowed="either source or sites")
-        try:
-            dataset = self._dataset()
-            # Exact statistics keep every digit of the table; networks compute in float32.
-            dataset = dataset if self.settings.model.learner in EXACT else dataset.in_float32()
-            if section.standardise:
-                dataset = dataset.standardised()
-            rng = np.random.default_rng([self.seed, _DATA])
-            return federate(dataset, self._partition(dataset), rng, test=section.test, held=section.held)
-        except HainaError as error:
-            if error.what.startswith(self.file):
-                raise
-            raise place.error(error.what, allowed=error.allowed, remedy=error.remedy) from error
+        """Clients' rows, test rows and the server's samples, as a simulation divides them."""
+        return self.origin.data
 
-    def _dataset(self) -> Dataset:
-        section, place = self.settings.data, self._place / "data"
-        if section.sites is not None:
-            sites = {name: self.folder / path for name, path in section.sites.items()}
-            return read_sites(sites, self._columns(place))
-        source = cast(str, section.source)
-        suffix = Path(source).suffix.lower()
-        columns = self._columns(place) if suffix in {".csv", ".parquet"} else None
-        path = self.folder / source if suffix in {".csv", ".parquet", ".npz"} else source
-        return load_source(str(path), columns=columns, seed=self.seed)
+    def has_rows(self, name: Literal["test", "held"]) -> bool:
+        """True when the coordinator has such rows of its own; without reading them."""
+        return self.origin.has_rows(name)
 
-    def _partition(self, dataset: Dataset) -> Partition:
-        section, place = self.settings.data, self._place / "data" / "partition"
-        if section.partition is not None:
-            return cast(Partition, part(section.partition, PARTITIONS, place))
-        if dataset.groups is not None:
-            return NaturalKey(dataset.key)
-        raise place.error(
-            "is missing, and the data have no natural key to divide them by",
-            allowed='for example {dirichlet = 0.3, clients = 30} or {iid = 10}; for a table, groups = "hospital" beside it',
-        )
-
-    def _columns(self, place: Place) -> Columns:
-        section = self.settings.data
-        if section.target is None:
-            raise (place / "target").error("is missing", allowed="the name of the column to predict")
-        return Columns(
-            target=section.target,
-            task=section.task,
-            features=tuple(section.features),
-            groups=section.groups,
-            categorical={name: tuple(levels) for name, levels in section.categorical.items()},
-            classes=tuple(section.classes),
-            missing=section.missing,
-        )
+    def site(self, source: str | Path) -> tuple[Array, Array]:
+        """One owner's own rows, encoded by the schema (`Origin.site`)."""
+        return self.origin.site(source)
 
     @cached_property
     def _made(self) -> Made:
@@ -173,12 +151,18 @@ class Federation:
                 allowed=", ".join(sorted(LEARNERS)),
                 remedy=did_you_mean(model.learner, LEARNERS),
             )
-        return cast(Made, build(make(self.data, self.folder), dict(model.model_extra or {}), place))
+        return cast(Made, build(make(self.schema, self.folder), dict(model.model_extra or {}), place))
 
-    @property
+    @cached_property
     def learner(self) -> Learner:
-        """The home of local training."""
-        return self._made.learner
+        """The home of local training; a framework is imported here and not before."""
+        return cast(Learner, build(self._made.learner, {}, self._place / "model"))
+
+    def update_size(self, envelope: Envelope) -> int:
+        """Length of an update's vector, without importing a framework; 0 where it is free (collected payloads)."""
+        if self.strategy.combine.payload is Payload.AVERAGE:
+            return envelope.length
+        return self.learner.update_size or 0
 
     @property
     def tell(self) -> Callable[[Run], str] | None:
@@ -201,63 +185,52 @@ class Federation:
 
     @cached_property
     def strategy(self) -> Strategy:
-        """The five steps: the learner's own method, or a preset, with the parts given one by one put in their places."""
-        section, place = self.settings.strategy, self._place / "strategy"
-        own = self._made.strategy
-        if own is not None:
-            given = {name for name, value in section.model_dump().items() if value is not None}
-            if given:
-                raise (place / sorted(given)[0]).error(
-                    f"the learner {self.settings.model.learner!r} brings its own strategy: its results are exact sums or collected trees, "
-                    "which no weighting or robust rule may change",
-                    remedy="Leave [strategy] out",
-                )
-            return own
-        base = (
-            part(section.preset, PRESETS, place / "preset")
-            if section.preset is not None
-            else PRESETS["fedavg"]()
-        )
-        changes: dict[str, Any] = {}
-        if section.clip is not None:
-            changes["clip"] = part(section.clip, CLIPS, place / "clip")
-        if section.trust is not None:
-            changes["trust"] = build(Trust, section.trust, place / "trust")
-        if section.weigh is not None or section.cap is not None or section.quality_clip is not None:
-            changes["weigh"] = self._weigh(base.weigh, place)
-        for key, registry in (("combine", COMBINERS), ("server", SERVERS), ("select", SELECTORS)):
-            value: Part | None = getattr(section, key)
-            if value is not None:
-                changes[key] = part(value, registry, place / key)
-        if changes:
-            changes["name"] = (
-                "custom" if section.preset is None else f"{base.name} with own {', '.join(changes)}"
-            )
-        rate = self.settings.train.learning_rate
-        rate_place = self._place / "train" / "learning_rate"
-        changes["rate"] = part({"constant": rate} if isinstance(rate, float) else rate, SCHEDULES, rate_place)
-        try:
-            if self.settings.train.proximal is not None:
-                changes["local"] = Local(self.settings.train.proximal, base.local.control)
-                if isinstance(base.combine, Nova) and self.settings.train.proximal > 0:
-                    changes.setdefault("combine", Nova("steps"))
-            return cast(Strategy, replace(base, **changes))
-        except HainaError as error:
-            raise place.error(error.what, allowed=error.allowed, remedy=error.remedy) from error
+        """The five steps: the learner's own method, or a preset, with the parts given one by one put in their places.
 
-    def _weigh(self, base: Weigh, place: Place) -> Weigh:
-        section = self.settings.strategy
-        settings: dict[str, Any] = {}
-        if section.weigh is not None:
-            settings["factors"] = parts(section.weigh, FACTORS, place / "weigh")
-        if section.quality_clip is not None:
-            settings["clip"] = section.quality_clip
-        if section.cap is not None:
-            settings["cap"] = None if section.cap == "none" else section.cap
-        try:
-            return replace(base, **settings)
-        except HainaError as error:
-            raise (place / "weigh").error(error.what, allowed=error.allowed, remedy=error.remedy) from error
+        Where `[serve]` lets late updates count, they weigh less.
+        """
+        return discounted(
+            composed(self.settings, self._made.strategy, self._place), self.settings, self._place
+        )
+
+    @cached_property
+    def serve(self) -> ServeSection:
+        """How rounds run when clients are real.
+
+        Raises:
+            ConfigError: something here holds in simulations only, or the strategy lacks what it needs.
+        """
+        settings = self.settings
+        if not re.fullmatch(NAME, self.name):
+            raise (self._place / "name").error(
+                f"{self.name!r} cannot become part of an address",
+                allowed="1 to 63 letters of a to z, digits, - and _",
+            )
+        if settings.data.standardise:
+            self.origin.site("")
+        if self.strategy.needs_judge and not self.has_rows("held"):
+            raise self._no_samples()
+        return settings.serve
+
+    @property
+    def codecs(self) -> tuple[Codec, ...]:
+        """How updates may be written: as `[serve]` says, and exact statistics as they are."""
+        if self.strategy.combine.payload is Payload.AVERAGE:
+            return tuple(self.settings.serve.codecs)
+        return ("raw",)
+
+    def task(self, instructions: Instructions, **served: Any) -> Task:
+        """What every client of a round must do (`haina.federation.task.task_of`); `served` are the fields that only a coordinator knows."""
+        measured = replace(self.training, measure=self.training.measure | self.strategy.measure)
+        return task_of(
+            measured,
+            federation=self.name,
+            round=instructions.round,
+            learning_rate=instructions.learning_rate,
+            proximal=instructions.proximal,
+            seed=self.seed,
+            **served,
+        )
 
     @cached_property
     def attack(self) -> Attack | None:
@@ -270,10 +243,11 @@ class Federation:
     def simulation(self) -> Simulation:
         """The federation as a simulation."""
         train, faults = self.settings.train, self.settings.simulation
+        data = self.data
         simulation = Simulation(
             strategy=self.strategy,
             learner=self.learner,
-            data=self.data,
+            data=data,
             training=self.training,
             rounds=train.rounds,
             cohort=train.clients_per_round,
@@ -283,13 +257,16 @@ class Federation:
             stragglers=Stragglers(faults.stragglers),
             evaluate_every=train.evaluate_every,
         )
-        if self.strategy.needs_judge and not len(self.data.held[1]):
-            raise (self._place / "data" / "held").error(
-                f"strategy {self.strategy.name!r} judges updates on samples held by the server, and there are none",
-                allowed="a number of rows, for example held = 50",
-                remedy='Or choose preset = "robust", which needs none',
-            )
+        if self.strategy.needs_judge and not len(data.held[1]):
+            raise self._no_samples()
         return simulation
+
+    def _no_samples(self) -> ConfigError:
+        return (self._place / "data" / "held").error(
+            f"strategy {self.strategy.name!r} judges updates on samples held by the server, and there are none",
+            allowed='a number of rows, for example held = 50; to serve without a source: [serve] held = "held.csv"',
+            remedy='Or choose preset = "robust", which needs none',
+        )
 
     @property
     def _place(self) -> Place:

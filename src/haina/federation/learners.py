@@ -1,6 +1,8 @@
 """The learners by name: the settings that `[model]` may hold, and the strategy that an exact learner brings along.
 
-Sizes of inputs and outputs come from the data, so a file does not repeat them.
+Sizes of inputs and outputs come from the schema, so a file does not repeat them, and a machine without rows can make a learner.
+
+The trap is what a name imports. A coordinator needs the strategy and never the framework, so a framework is imported when its learner is asked for.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from haina.data.federated import Federated
+from haina.data.schema import Schema
 from haina.errors import ConfigError, LearnerError
 from haina.learners.learner import Learner
 from haina.learners.models import Model
@@ -30,18 +32,21 @@ EXACT = frozenset({"glm"})
 
 @dataclass(frozen=True)
 class Made:
-    """A learner; the strategy that alone fits it (None where any will do); and what it says of a finished run, if it says anything."""
+    """How to make a learner; the strategy that alone fits it (None where any will do); and what it says of a finished run, if it says anything.
 
-    learner: Learner
+    A learner with a strategy of its own needs no framework: NumPy is enough to make it.
+    """
+
+    learner: Callable[[], Learner]
     strategy: Strategy | None = None
     tell: Callable[[Run], str] | None = None
 
 
-#: What `[model]` may say besides `learner`, for some data and the folder of the file.
-Make = Callable[[Federated, Path], Callable[..., Made]]
+#: What `[model]` may say besides `learner`, for some schema and the folder of the file.
+Make = Callable[[Schema, Path], Callable[..., Made]]
 
 
-def _jax(data: Federated, folder: Path) -> Callable[..., Made]:
+def _jax(schema: Schema, folder: Path) -> Callable[..., Made]:
     def jax(
         kind: Kind = "mlp",
         hidden: tuple[int, ...] = (32,),
@@ -49,24 +54,30 @@ def _jax(data: Federated, folder: Path) -> Callable[..., Made]:
         local: tuple[str, ...] = (),
         shared: tuple[str, ...] = ("*",),
     ) -> Made:
-        from haina.learners.jax import JaxLearner, learner
+        model = _model(schema, kind, hidden) if build is None else None
 
-        options: dict[str, Any] = {"loss": _loss(data), "local": local, "shared": shared}
-        if local or shared != ("*",):
-            options["memory"] = {}
-        if build is None:
-            return Made(learner(_model(data, kind, hidden), **options))
-        made = user_function(build, folder)()
-        if not isinstance(made, tuple) or len(made) != 2 or not all(callable(part) for part in made):
-            raise LearnerError(
-                f"{build} gave {type(made).__name__}", allowed="two functions: init(key) and apply(params, x)"
-            )
-        return Made(JaxLearner(*made, **options))
+        def make() -> Learner:
+            from haina.learners.jax import JaxLearner, learner
+
+            options: dict[str, Any] = {"loss": _loss(schema), "local": local, "shared": shared}
+            if local or shared != ("*",):
+                options["memory"] = {}
+            if model is not None:
+                return learner(model, **options)
+            made = user_function(cast(str, build), folder)()
+            if not isinstance(made, tuple) or len(made) != 2 or not all(callable(part) for part in made):
+                raise LearnerError(
+                    f"{build} gave {type(made).__name__}",
+                    allowed="two functions: init(key) and apply(params, x)",
+                )
+            return JaxLearner(*made, **options)
+
+        return Made(make)
 
     return jax
 
 
-def _torch(data: Federated, folder: Path) -> Callable[..., Made]:
+def _torch(schema: Schema, folder: Path) -> Callable[..., Made]:
     def torch(
         kind: Kind = "mlp",
         hidden: tuple[int, ...] = (32,),
@@ -74,19 +85,24 @@ def _torch(data: Federated, folder: Path) -> Callable[..., Made]:
         local: tuple[str, ...] | None = None,
         shared: tuple[str, ...] = ("*",),
     ) -> Made:
-        from haina.learners.torch import TorchLearner, learner
+        model = _model(schema, kind, hidden) if build is None else None
 
-        options: dict[str, Any] = {"loss": _loss(data), "local": local, "shared": shared}
-        if local or shared != ("*",):
-            options["memory"] = {}
-        if build is None:
-            return Made(learner(_model(data, kind, hidden), **options))
-        return Made(TorchLearner(user_function(build, folder), **options))
+        def make() -> Learner:
+            from haina.learners.torch import TorchLearner, learner
+
+            options: dict[str, Any] = {"loss": _loss(schema), "local": local, "shared": shared}
+            if local or shared != ("*",):
+                options["memory"] = {}
+            if model is not None:
+                return learner(model, **options)
+            return TorchLearner(user_function(cast(str, build), folder), **options)
+
+        return Made(make)
 
     return torch
 
 
-def _glm(data: Federated, folder: Path) -> Callable[..., Made]:
+def _glm(schema: Schema, folder: Path) -> Callable[..., Made]:
     def glm(
         family: Literal["gaussian", "binomial", "poisson"] = "gaussian",
         intercept: bool = True,
@@ -97,16 +113,16 @@ def _glm(data: Federated, folder: Path) -> Callable[..., Made]:
     ) -> Made:
         from haina.learners.glm import Design, GlmLearner, GlmResult, path_summary
 
-        if family == "binomial" and data.classes is not None and len(data.classes) != 2:
+        if family == "binomial" and schema.classes is not None and len(schema.classes) != 2:
             raise LearnerError(
-                f"the target has {len(data.classes)} classes", allowed="2 classes for the binomial family"
+                f"the target has {len(schema.classes)} classes", allowed="2 classes for the binomial family"
             )
-        if family != "binomial" and data.classes is not None:
+        if family != "binomial" and schema.classes is not None:
             raise LearnerError(
                 f"the target is in classes, and the {family} family predicts numbers",
                 allowed='[data] task = "regression"',
             )
-        names = data.features or tuple(f"x{j}" for j in range(data.clients.x.shape[1]))
+        names = schema.features or tuple(f"x{j}" for j in range(schema.shape[0]))
         learner = GlmLearner(family, Design.named(names, intercept))
         terms = learner.design.names
         server: Server = Newton(family, intercept, terms)
@@ -125,12 +141,12 @@ def _glm(data: Federated, folder: Path) -> Callable[..., Made]:
             raise LearnerError(
                 "lambdas are penalties, and alpha is not given", allowed="alpha in [0, 1]: 1 is the lasso"
             )
-        return Made(learner, Strategy(weigh=_ONCE, combine=Sum(), server=server, name="glm"), tell)
+        return Made(lambda: learner, Strategy(weigh=_ONCE, combine=Sum(), server=server, name="glm"), tell)
 
     return glm
 
 
-def _forest(data: Federated, folder: Path) -> Callable[..., Made]:
+def _forest(schema: Schema, folder: Path) -> Callable[..., Made]:
     def forest(
         trees: int = 100,
         max_features: int | float | Literal["sqrt"] | None = "sqrt",
@@ -139,19 +155,18 @@ def _forest(data: Federated, folder: Path) -> Callable[..., Made]:
     ) -> Made:
         from haina.learners.forest import ForestLearner
 
-        classes = 0 if data.classes is None else len(data.classes)
+        classes = len(schema.classes or ())
         learner = ForestLearner(
             "classification" if classes else "regression",
-            data.clients.x.shape[1],
+            schema.shape[0],
             classes,
             trees,
             max_features,
             min_leaf,
             max_depth,
         )
-        return Made(
-            learner, Strategy(weigh=_ONCE, combine=Collect(), server=Merge(learner.merge), name="forest")
-        )
+        server = Merge(learner.merge)
+        return Made(lambda: learner, Strategy(weigh=_ONCE, combine=Collect(), server=server, name="forest"))
 
     return forest
 
@@ -169,13 +184,13 @@ _ONCE = Weigh((Uniform(),))
 LEARNERS: Mapping[str, Make] = {"jax": _jax, "torch": _torch, "glm": _glm, "forest": _forest}
 
 
-def _model(data: Federated, kind: Kind, hidden: Sequence[int]) -> Model:
-    outputs = 1 if data.classes is None else len(data.classes)
-    return Model(kind, data.clients.x.shape[1:], outputs, tuple(hidden))
+def _model(schema: Schema, kind: Kind, hidden: Sequence[int]) -> Model:
+    outputs = 1 if schema.classes is None else len(schema.classes)
+    return Model(kind, schema.shape, outputs, tuple(hidden))
 
 
-def _loss(data: Federated) -> str:
-    return "squared" if data.classes is None else "cross_entropy"
+def _loss(schema: Schema) -> str:
+    return "squared" if schema.classes is None else "cross_entropy"
 
 
 def user_function(reference: str, folder: Path) -> Callable[[], Any]:

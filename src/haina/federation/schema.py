@@ -6,16 +6,36 @@ A part of a strategy, a partition, a schedule or an attack is only named here (`
 from __future__ import annotations
 
 import json
+import re
 import tomllib
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
 
 from haina.errors import ConfigError
 from haina.federation.parts import Place, did_you_mean
+from haina.wire.messages import Codec
 
 #: A name, or a table with a name and settings.
 Part = str | dict[str, Any]
+
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def _seconds(value: Any) -> Any:
+    """A duration as seconds; words that are none (`adaptive`) pass."""
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)\s*([smhd])", value) if isinstance(value, str) else None
+    if match is not None:
+        value = float(match[1]) * _UNITS[match[2]]
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if value not in (None, "adaptive") and not (number and 0 < value <= 366 * _UNITS["d"]):
+        raise PydanticCustomError("duration", 'a duration up to a year, such as "30s", "5m" or "2h"')
+    return value
+
+
+#: A time span: text such as "30s", "5m", "2h" or "1d", or a number of seconds > 0.
+Duration = Annotated[float, BeforeValidator(_seconds)]
 
 
 class _Section(BaseModel):
@@ -31,7 +51,7 @@ class ModelSection(BaseModel):
 
 
 class DataSection(_Section):
-    """`[data]`: where rows come from, and who has them."""
+    """`[data]`: where rows come from, who has them, and what they look like to those who have none (`shape`, or the columns of a table)."""
 
     source: str | None = None
     sites: dict[str, str] | None = None
@@ -39,6 +59,7 @@ class DataSection(_Section):
     test: float | int = 0.2
     held: float | int = 0
     standardise: bool = False
+    shape: list[Annotated[int, Field(ge=1)]] | None = Field(default=None, min_length=1, max_length=8)
     target: str | None = None
     task: Literal["classification", "regression"] = "classification"
     features: list[str] = Field(default_factory=list)
@@ -90,6 +111,48 @@ class SimulationSection(_Section):
     workers: int = Field(default=1, ge=1, le=256)
 
 
+class ServeSection(_Section):
+    """`[serve]`: how rounds run when clients are real. Time spans are seconds once read.
+
+    Args:
+        nodes: how many must be there before the first round.
+        over_selection: invited / `train.clients_per_round`, >= 1.
+        quorum: updates that make a round at its deadline: a number, or a share of those invited in (0, 1].
+        deadline: how long a round waits; `adaptive` follows how long clients took, between `deadline_min` and `deadline_max`.
+        away: how long a node may give no sign of life and still be invited.
+        every: from one round's opening to the next; None for at once.
+        mode: `rounds`, or `buffered`: every `buffer` updates make a version, whichever round they began in (FedBuff, Nguyen et al. 2022).
+        max_staleness: versions that the model of an update may be behind; 0 refuses late updates. In buffered mode 20 unless given, where a
+            client counts for about a fifth.
+        discount: what a late update counts: the exponent a of 1 / (1 + s)^a, or a staleness factor with its settings.
+        codecs: how updates may be written.
+        keep_models: versions kept.
+        test, held: files with the coordinator's own rows, to evaluate models and to judge updates.
+    """
+
+    nodes: int = Field(default=2, ge=1)
+    over_selection: float = Field(default=1.0, ge=1, le=100)
+    quorum: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, le=1)] = 1.0
+    deadline: Annotated[float | Literal["adaptive"], BeforeValidator(_seconds)] = 600.0
+    deadline_min: Duration = 10.0
+    deadline_max: Duration = 3600.0
+    away: Duration = 600.0
+    every: Annotated[float | None, BeforeValidator(_seconds)] = None
+    mode: Literal["rounds", "buffered"] = "rounds"
+    buffer: int | None = Field(default=None, ge=1)
+    max_staleness: int = Field(default_factory=lambda read: 20 if read.get("mode") == "buffered" else 0, ge=0)
+    discount: float | Part = 0.5
+    codecs: list[Codec] = Field(default=["float32"], min_length=1)
+    keep_models: int = Field(default=20, ge=1)
+    test: str | None = None
+    held: str | None = None
+
+    @property
+    def late(self) -> bool:
+        """True when updates of older models may count."""
+        return self.max_staleness > 0
+
+
 class FederationFile(_Section):
     """A whole file."""
 
@@ -100,6 +163,7 @@ class FederationFile(_Section):
     train: TrainSection = TrainSection()
     strategy: StrategySection = StrategySection()
     simulation: SimulationSection = SimulationSection()
+    serve: ServeSection = ServeSection()
 
 
 def parse(text: str, file: str) -> FederationFile:
