@@ -62,3 +62,11 @@ class LearnerError(HainaError):
 
 class RunError(HainaError):
     """A run directory cannot be read, resumed or written."""
+
+
+class TrustError(HainaError):
+    """A key, a certificate, a signature request or an invitation cannot be read, or must not be trusted."""
+
+
+class Unreachable(HainaError):  # noqa: N818 -- it is said of the coordinator
+    """The other end did not answer: no connection, a connection cut, or no answer in time. Trying again later is right; exit code 3."""
