@@ -31,7 +31,8 @@ class Update:
 
     Args:
         client: the client's name; unique in the federation.
-        vector: `[d]` increment (averaged payloads), statistics (summed payloads) or bytes as uint8 (collected payloads).
+        vector: `[d]` increment (averaged payloads), statistics (summed payloads) or bytes as uint8 (collected payloads). Where it is
+            folded, something that gives its blocks will do (`haina.exact.Stored`).
         report: what the client says about its training.
     """
 

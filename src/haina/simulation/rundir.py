@@ -15,18 +15,18 @@ beyond the checkpoint belong to a round that did not close and are dropped.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from haina.alone import alone
 from haina.artifact import Array, dump, load, sha256
 from haina.errors import LayoutError, RunError, StrategyError
 from haina.learners.learner import Learner
@@ -100,10 +100,7 @@ class RunDir:
     def save(self, run: Run, record: RoundRecord, learner: Learner, *, best: bool) -> None:
         """Make a closed round durable."""
         model = learner.to_bytes(run.model)
-        with (self.path / "rounds.jsonl").open("ab") as file:
-            file.write(json.dumps(record.to_json(), separators=(",", ":")).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+        self.append(record)
         replace_file(self.path / "model.safetensors", model)
         if best:
             replace_file(self.path / "best.safetensors", model)
@@ -119,6 +116,13 @@ class RunDir:
         }
         metadata["checksum"] = _checksum(arrays, metadata)
         replace_file(self.path / "state.safetensors", dump(arrays, metadata))
+
+    def append(self, record: RoundRecord) -> None:
+        """Write a record behind the others."""
+        with (self.path / "rounds.jsonl").open("ab") as file:
+            file.write(json.dumps(record.to_json(), separators=(",", ":")).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
 
     def resume(self, strategy: Strategy, learner: Learner) -> Run | None:
         """The run after its last closed round, or None before the first; lines of unclosed rounds are dropped.
@@ -233,29 +237,9 @@ class RunDir:
         except FileNotFoundError:
             return ""
 
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Keep other processes from this run while it goes on; a killed process lets go by itself.
-
-        Raises:
-            RunError: another process is at it, or the folder cannot be made.
-        """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock = (self.path / ".lock").open("wb")
-        except OSError as error:
-            raise RunError(
-                f"{self.path} cannot be written to: {error.strerror}", remedy="Name another folder (--out)"
-            ) from error
-        with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise RunError(
-                    f"another process is running in {self.path}",
-                    remedy="Wait for it, or name another folder (--out)",
-                ) from error
-            yield
+    def alone(self) -> AbstractContextManager[None]:
+        """Keep other processes from this run while it goes on (`haina.alone`)."""
+        return alone(self.path, "--out")
 
     def summarise(self, summary: Mapping[str, Any]) -> None:
         """Write how the run ended."""

@@ -1,0 +1,195 @@
+"""A station: one federation's live side. It answers "what is there to do" from memory, and runs the rounds in a thread of its own.
+
+The store is the truth; what is in memory here is a view of it, read again whenever somebody (this process, or another replica) says that it
+changed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from haina.coordinator.hosted import Hosted
+from haina.coordinator.rounds import Rounds
+from haina.coordinator.store import FederationRow, RoundRow, Store
+from haina.errors import HainaError
+from haina.wire.messages import Task
+
+log = logging.getLogger("haina.station")
+
+#: Seconds between looks at the store where nothing says that it changed.
+_LOOK = 1.0
+
+
+class Bell:
+    """Wakes everybody who waits; whoever comes later waits for the next ring."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+
+    def ring(self) -> None:
+        """Wake all."""
+        event, self._event = self._event, asyncio.Event()
+        event.set()
+
+    async def wait(self, seconds: float) -> None:
+        """Return at the next ring, or after so many seconds."""
+        await within(self._event, seconds)
+
+
+async def within(event: asyncio.Event, seconds: float) -> None:
+    """Wait for an event, or for so many seconds. Not `wait_for`, which before Python 3.12 may swallow a cancellation that comes with the event."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
+
+
+@dataclass
+class View:
+    """What is known of a federation without asking the store."""
+
+    federation: FederationRow
+    row: RoundRow | None = None
+    task: Task | None = None
+    invited: frozenset[str] = frozenset()
+    answered: set[str] = field(default_factory=set)
+
+    def task_of(self, node: str) -> Task | None:
+        """The task that waits for a node."""
+        if self.row is None or self.row.state != "open" or node in self.answered:
+            return None
+        if self.invited and node not in self.invited:
+            return None
+        return self.task
+
+    def heard(self, round: int, node: str) -> bool:
+        """False when the store has nothing of a node for a round as far as is known here; another replica may know better, as the commit will say."""
+        return self.row is None or self.row.number != round or node in self.answered
+
+    @property
+    def complete(self) -> bool:
+        """True when the open round has all it waits for."""
+        if self.row is None:
+            return False
+        return len(self.answered) >= (
+            min(self.row.target, len(self.invited)) if self.invited else self.row.target
+        )
+
+
+class Station:
+    """One federation, running.
+
+    Args:
+        hosted: the federation.
+        rounds: its rounds.
+        store: what is remembered.
+        clock: seconds since 1970.
+        happened: told of each thing that an operator may want to know: (action, subject, detail).
+    """
+
+    def __init__(
+        self,
+        hosted: Hosted,
+        rounds: Rounds,
+        store: Store,
+        clock: Callable[[], float],
+        happened: Callable[[str, str, dict[str, object]], None],
+    ) -> None:
+        self.hosted, self.rounds = hosted, rounds
+        self._store, self._clock, self._happened = store, clock, happened
+        federation = store.federation(hosted.name)
+        assert federation is not None
+        self.view = View(federation)
+        self.bell = Bell()
+        #: When a task was first given out: (round, node) -> seconds since 1970.
+        self.given: dict[tuple[int, str], float] = {}
+        self._poke = asyncio.Event()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"haina-{hosted.name}")
+        self._runner: asyncio.Task[None] | None = None
+
+    @property
+    def name(self) -> str:
+        """The federation's name."""
+        return self.hosted.name
+
+    def start(self) -> None:
+        """Begin to run rounds."""
+        self._runner = asyncio.create_task(self._run(), name=f"haina-{self.name}")
+
+    async def close(self) -> None:
+        """Stop running rounds; one that is closing is finished first."""
+        if self._runner is not None:
+            self._runner.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._runner
+        self._thread.shutdown(wait=True)
+        self.hosted.close()
+
+    def poke(self) -> None:
+        """Look at the store now: something changed."""
+        self._poke.set()
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                changed = await loop.run_in_executor(self._thread, self.rounds.advance)
+                await self.look()
+            except HainaError as error:
+                log.warning("%s: %s", self.name, error)
+                changed = False
+            except Exception:
+                # A defect in one federation must not end the coordinator, nor this federation for good.
+                log.exception("%s: the round could not go on", self.name)
+                changed = False
+            if changed:
+                continue
+            await within(self._poke, self._patience())
+            self._poke.clear()
+
+    def _patience(self) -> float:
+        row = self.view.row
+        if row is None:
+            return _LOOK
+        left = row.deadline - self._clock()
+        # Past the deadline somebody else closes it, or it could not be closed just now.
+        return min(_LOOK, max(0.01, left)) if left > 0 else _LOOK
+
+    async def look(self) -> None:
+        """Read the view again, and wake those who wait for a task if there is a new one."""
+        loop = asyncio.get_running_loop()
+        before = self.view
+        view = await loop.run_in_executor(self._thread, self._read)
+        # What this process answered since the read began must not be forgotten.
+        if before.row is not None and view.row is not None and before.row.number == view.row.number:
+            view.answered |= before.answered
+        self.view = view
+        new_round = (before.row and before.row.number) != (view.row and view.row.number)
+        if new_round or before.federation.state != view.federation.state:
+            self.given = {
+                key: when for key, when in self.given.items() if view.row and key[0] >= view.row.number - 8
+            }
+            if before.row is not None and view.federation.closed >= before.row.number:
+                self._happened("round.closed", self.name, {"round": before.row.number})
+            if view.row is not None and new_round:
+                self._happened("round.opened", self.name, {"round": view.row.number})
+            self.bell.ring()
+
+    def _read(self) -> View:
+        federation = self._store.federation(self.name)
+        assert federation is not None
+        row = self._store.current_round(self.name)
+        if row is None:
+            return View(federation)
+        heard = self._store.contributions(self.name, row.number)
+        return View(
+            federation,
+            row,
+            Task.model_validate(row.task),
+            frozenset(row.roster),
+            {contribution.node for contribution in heard},
+        )

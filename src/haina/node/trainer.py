@@ -1,0 +1,131 @@
+"""The trainer: a task in, a signed update out; the rows stay in the process that trains."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from haina.artifact import Array, load
+from haina.errors import HainaError
+from haina.federation.bench import Bench, BenchError
+from haina.update import Failure
+from haina.wire.codecs import encode
+from haina.wire.identity import Credentials, sign
+from haina.wire.messages import Failed, Manifest, Task
+
+#: Where a lossy codec's residual lies in a node's memory, beside what the learner remembers.
+_RESIDUAL = "residual"
+
+
+@dataclass(frozen=True)
+class Packed:
+    """One update ready for the outbox.
+
+    Args:
+        manifest: signed.
+        pieces: the body.
+        memory: what the node remembers once it is delivered.
+        words: what happened, for this machine only.
+    """
+
+    manifest: Manifest
+    pieces: Sequence[Any]
+    memory: Mapping[str, Array]
+
+
+@dataclass
+class Trainer:
+    """Trains the node's rows; use as a context manager.
+
+    Args:
+        bench: the process with the rows.
+        credentials: whose update it is.
+        examples: rows.
+    """
+
+    bench: Bench
+    credentials: Credentials
+    examples: int = 0
+
+    def __enter__(self) -> Self:
+        """Start the process and read the rows.
+
+        Raises:
+            HainaError: the rows cannot be read, or do not fit the federation.
+        """
+        self.bench.start()
+        self.examples = self.bench.examples()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bench.close()
+
+    def threads(self, count: int) -> None:
+        """How many threads training may use; a change restarts the process."""
+        if count and count != self.bench.child.threads:
+            self.bench.child.threads = count
+
+    def train(
+        self, task: Task, model: Path, control: Path | None, memory: Mapping[str, Array]
+    ) -> Packed | tuple[Failed, str]:
+        """Train one task.
+
+        Args:
+            task: what to do.
+            model: the file with the model.
+            control: the file with the control vector, or None.
+            memory: what the node remembers.
+
+        Returns:
+            The update; or why there is none, and what happened in words for this machine alone.
+        """
+        vector = None
+        if control is not None:
+            vector = np.array(load(control.read_bytes())[0]["control"])
+        residual = memory.get(_RESIDUAL)
+        own = {name: array for name, array in memory.items() if name != _RESIDUAL}
+        try:
+            trained = self.bench.train(
+                task, self.credentials.name, model, control=vector, memory=own, limit=_limit(task)
+            )
+        except BenchError as error:
+            return self._failed(task, error.reason, error.where), str(error)
+        if isinstance(trained.result, Failure):
+            return self._failed(task, trained.result.reason, trained.where), trained.words
+        update = trained.result
+        try:
+            body, residual = encode(task.codec, update.vector, residual)
+        except HainaError as error:
+            return self._failed(task, error.what, ""), str(error)
+        kept = dict(trained.memory) | ({} if residual is None else {_RESIDUAL: residual})
+        data = memoryview(body.data).cast("B")
+        manifest = Manifest(
+            node=self.credentials.name,
+            federation=task.federation,
+            round=task.round,
+            version=task.version,
+            sha256=hashlib.sha256(data).hexdigest(),
+            bytes=data.nbytes,
+            codec=task.codec,
+            length=len(update.vector),
+            report=update.report.to_json(),
+        )
+        return Packed(sign(self.credentials.key, manifest), [data], kept)
+
+    def _failed(self, task: Task, reason: str, where: str) -> Failed:
+        return Failed(
+            federation=task.federation, round=task.round, reason=reason[:1000], where=where[:10_000]
+        )
+
+
+def _limit(task: Task) -> float | None:
+    """Seconds that training may take: a round's own time, with a margin for slow clocks; no limit where the round has none."""
+    return max(60.0, 2.0 * task.seconds) if task.seconds else None
