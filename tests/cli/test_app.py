@@ -9,7 +9,10 @@ from command import HAINA, Said, finished, haina, spawn
 
 from haina import __version__
 
-COMMANDS = ["demo", "new", "run", "report", "models", "doctor"]
+COMMANDS = [
+    *("demo", "new", "run", "report", "runs", "doctor", "serve", "join", "invite", "status", "logs"),
+    *("nodes", "rounds", "models", "config", "federation"),
+]
 
 
 def cpu_seconds(command):
@@ -55,9 +58,34 @@ def test_the_version(capsys, monkeypatch):
     assert haina(capsys, monkeypatch, "--version") == Said(0, __version__ + "\n", "")
 
 
+def test_a_noun_alone_lists(capsys, monkeypatch, tmp_path):
+    for noun in ("nodes", "rounds", "models"):
+        said = haina(capsys, monkeypatch, noun, "--state", tmp_path)
+        assert (said.code, said.out) == (3, "")
+    verbs = {
+        "nodes": "revoke",
+        "rounds": "show",
+        "models": "fetch",
+        "config": "rollback",
+        "federation": "pause",
+    }
+    for noun, verb in verbs.items():
+        assert verb in haina(capsys, monkeypatch, noun, "-h").out
+        assert "--credentials" in haina(capsys, monkeypatch, noun, verb, "-h").out
+
+
 @pytest.mark.parametrize(
     "args",
-    [["rnu"], ["run", "--round", "3"], ["run", "a.toml", "b.toml"], ["run", "--workers", "0"], ["report"]],
+    [
+        ["rnu"],
+        ["run", "--round", "3"],
+        ["run", "a.toml", "b.toml"],
+        ["run", "--workers", "0"],
+        ["report"],
+        ["serve"],
+        ["join"],
+        ["config", "put"],
+    ],
 )
 def test_wrong_usage_is_2_and_talks_on_standard_error(args, capsys, monkeypatch):
     said = haina(capsys, monkeypatch, *args)

@@ -159,12 +159,12 @@ def test_training_that_cannot_be_done_is_1(cli, tmp_path):
     assert "Traceback" not in said.err
 
 
-class TestModels:
+class TestRuns:
     def test_models_are_listed_with_their_sha_256(self, cli, tmp_path):
         written(tmp_path)
         assert cli("run", "--quiet").code == 0
         assert cli("run", "--quiet", "--out", "runs/second").code == 0
-        said = cli("models", "--json")
+        said = cli("runs", "--json")
         assert (said.code, said.err) == (0, "")
         entries = json.loads(said.out)
         assert [(entry["run"], entry["model"]) for entry in entries] == [
@@ -178,13 +178,13 @@ class TestModels:
             assert 1 <= entry["round"] <= 3
             assert 0 <= entry["accuracy"] <= 1
         assert entries[0]["round"] == 3
-        alone = json.loads(cli("models", "runs/second", "--json").out)
+        alone = json.loads(cli("runs", "runs/second", "--json").out)
         assert alone == entries[2:]
 
     def test_data_lines_are_those_of_sha256sum(self, cli, tmp_path):
         written(tmp_path)
         assert cli("run", "--quiet").code == 0
-        said = cli("models")
+        said = cli("runs")
         for line in said.out.splitlines():
             digest, path = line.split("  ")
             assert digest == sha_of(tmp_path / path)
@@ -193,7 +193,7 @@ class TestModels:
 
     def test_no_runs(self, cli, tmp_path):
         for args in ([], ["nowhere"], [str(tmp_path)]):
-            said = cli("models", *args, "--json")
+            said = cli("runs", *args, "--json")
             assert said.code == 4
             assert said.out == ""
             assert "there are no runs in" in said.err

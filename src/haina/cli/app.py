@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from haina import __version__
+from haina.cli import nouns
 
 app = typer.Typer(
     name="haina",
@@ -18,8 +20,15 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Json = Annotated[bool, typer.Option("--json", help="End with one JSON line on standard output.")]
+Json = nouns.Json
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, for example runs/digits.")]
+
+
+class Door(StrEnum):
+    """The two doors of a coordinator."""
+
+    HTTP = "http"
+    GRPC = "grpc"
 
 
 def _version(show: bool) -> None:
@@ -40,11 +49,19 @@ def _options(
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("runs/demo"),
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds to run.")] = 60,
+    rounds: Annotated[
+        int | None, typer.Option(min=1, help="Rounds to run; 24, or 60 with --simulate.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Another seed, another division of the data.")] = 0,
+    simulate: Annotated[
+        bool, typer.Option("--simulate", help="30 clients in one process, five of them attack.")
+    ] = False,
 ) -> None:
-    """Watch 30 clients learn handwritten digits together while five of them attack."""
-    from haina.cli.demo import demo as command
+    """Watch a coordinator and eight sites learn handwritten digits while one attacks and one is killed."""
+    if simulate:
+        from haina.cli.demo.simulated import demo as command
+    else:
+        from haina.cli.demo.live import demo as command
 
     command(out, rounds, seed)
 
@@ -94,16 +111,98 @@ def report(
 
 
 @app.command()
-def models(
-    runs: Annotated[Path, typer.Argument(metavar="RUNS", help="A folder of runs, or one run.")] = Path(
+def runs(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder of runs, or one run.")] = Path(
         "runs"
     ),
     as_json: Json = False,
 ) -> None:
-    """List the models that runs have made, with their SHA-256."""
-    from haina.cli.models import models as command
+    """List the models that simulations have made, with their SHA-256."""
+    from haina.cli.runs import runs as command
 
-    command(runs, as_json=as_json)
+    command(folder, as_json=as_json)
+
+
+@app.command()
+def serve(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Federation files.")],
+    state: Annotated[
+        Path | None, typer.Option(help="Folder of all that must not be lost; haina-state if not given.")
+    ] = None,
+    http: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Where the HTTP door listens; 127.0.0.1:8443.")
+    ] = None,
+    grpc: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Where the gRPC door listens; 127.0.0.1:8444.")
+    ] = None,
+    name: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="HOST", help="By which sites reach this machine; may be repeated, the best first."
+        ),
+    ] = None,
+    database: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="PostgreSQL, for several replicas; else SQLite in --state."),
+    ] = None,
+    log_format: Annotated[str | None, typer.Option(help="text or json.")] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
+    config: Annotated[Path | None, typer.Option(help="Static settings; haina.toml if it is there.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Say in one JSON line that it is ready.")] = False,
+) -> None:
+    """Run a coordinator; killed at any moment, it goes on where it was."""
+    from haina.cli.serve import serve as command
+
+    said = {
+        "state": state,
+        "http": http,
+        "grpc": grpc,
+        "names": tuple(name) if name else None,
+        "database": database,
+        "log_format": log_format,
+        "log_level": log_level,
+    }
+    command(files, said, config, as_json=as_json)
+
+
+@app.command()
+def join(
+    where: Annotated[
+        Path, typer.Argument(metavar="INVITATION", help="The .invite file, or the folder that it has become.")
+    ],
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="SOURCE", help="This site's rows, such as patients.csv; they stay here."),
+    ] = None,
+    state: Annotated[
+        Path | None,
+        typer.Option(help="Folder of key and certificate; haina-node-NAME beside the invitation."),
+    ] = None,
+    once: Annotated[bool, typer.Option("--once", help="End after one update.")] = False,
+    daemon: Annotated[bool, typer.Option("--daemon", help="Stay when the federation has ended.")] = False,
+    print_unit: Annotated[
+        bool, typer.Option("--print-unit", help="Print a systemd unit that does this, and end.")
+    ] = False,
+    door: Annotated[Door, typer.Option(help="Which door of the coordinator to use.")] = Door.HTTP,
+    periodic: Annotated[
+        bool, typer.Option("--periodic", help="Train at this site's own times (setting report_interval).")
+    ] = False,
+    folder: Annotated[Path, typer.Option(help="Where this site's own task.py lies.")] = Path(),
+) -> None:
+    """Take part in a federation with one's own rows."""
+    from haina.cli.join import join as command
+
+    command(
+        where,
+        data,
+        state,
+        once=once,
+        daemon=daemon,
+        print_unit=print_unit,
+        door=door.value,
+        periodic=periodic,
+        tasks=folder,
+    )
 
 
 @app.command()
@@ -112,3 +211,6 @@ def doctor(as_json: Json = False) -> None:
     from haina.cli.doctor import doctor as command
 
     command(as_json=as_json)
+
+
+nouns.register(app)

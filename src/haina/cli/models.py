@@ -1,66 +1,97 @@
-"""`haina models`: what was learnt, and by which bytes it is known."""
+"""`haina models`: the versions that a federation has made; `fetch` brings one here, `rollback` goes back to one."""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from haina.artifact import sha256
-from haina.cli.talk import console, data, json_line
-from haina.errors import RunError
-from haina.simulation.rundir import RunDir
+from haina.cli.reach import Where, counted, the_federation
+from haina.cli.talk import data, json_line, say, shown, when
+from haina.errors import ConfigError, RunError, Unreachable
+from haina.monitoring.text import known, number, percent, plain
+from haina.node.link.http import HttpLink
+from haina.wire.messages import ModelInfo
+
+if TYPE_CHECKING:
+    from haina.node.link.api import Api
 
 
-def models(runs: Path, *, as_json: bool) -> None:
-    """List the newest and the best model of each run."""
-    found = [entry for folder in _runs(runs) for entry in _models(folder)]
+def models(where: Where, federation: str | None, *, as_json: bool) -> None:
+    """List versions, oldest first."""
+    with where.api() as api:
+        found = api.models(the_federation(api, federation))
     if as_json:
-        json_line(found)
+        json_line([model.model_dump(mode="json") for model in found])
         return
     table = Table(header_style="bold")
-    for name in ("run", "model", "round", "accuracy", "loss", "SHA-256"):
+    for name in ("version", "round", "parent", "accuracy", "loss"):
+        table.add_column(name, justify="right")
+    for name in ("made", "SHA-256", "note"):
         table.add_column(name, overflow="fold")
-    for entry in found:
-        numbers = ["" if entry[name] is None else f"{entry[name]:.4f}" for name in ("accuracy", "loss")]
-        table.add_row(entry["run"], entry["model"], str(entry["round"]), *numbers, entry["sha256"][:16])
-    console.print(table)
-    for entry in found:
-        data(f"{entry['sha256']}  {entry['path']}")
-
-
-def _runs(path: Path) -> list[Path]:
-    folders = (
-        [path]
-        if (path / "federation.toml").exists()
-        else sorted(p.parent for p in path.glob("*/rounds.jsonl"))
-    )
-    if not folders:
-        raise RunError(f"there are no runs in {path}", remedy="Start one with: haina run federation.toml")
-    return folders
-
-
-def _models(path: Path) -> list[dict[str, Any]]:
-    folder = RunDir(path)
-    rounds = {record.model: record for record in folder.records()}
-    found = []
-    for name in ("model", "best"):
-        try:
-            digest = sha256(folder.model(name))
-        except RunError:
-            continue
-        record = rounds.get(digest)
-        metrics = {} if record is None else record.metrics
-        found.append(
-            {
-                "run": path.name,
-                "model": "newest" if name == "model" else name,
-                "round": None if record is None else record.round,
-                "accuracy": metrics.get("accuracy"),
-                "loss": metrics.get("loss"),
-                "sha256": digest,
-                "path": str(path / f"{name}.safetensors"),
-            }
+    for model in found:
+        table.add_row(
+            str(model.version),
+            str(model.round),
+            "" if model.parent is None else str(model.parent),
+            percent(known(model.metrics, "accuracy")) if "accuracy" in model.metrics else "",
+            number(known(model.metrics, "loss")) if "loss" in model.metrics else "",
+            when(model.created),
+            model.sha256,
+            plain(model.note) if model.kept else f"bytes no longer kept. {plain(model.note)}".strip(),
+            style=None if model.kept else "dim",
         )
-    return found
+    shown(table)
+
+
+def fetch(where: Where, federation: str | None, version: int | None, out: Path, *, as_json: bool) -> None:
+    """Bring the bytes of a version here, and check them."""
+    if out.exists():
+        raise RunError(f"{out} is there already", remedy="Remove it, or name another file (--out)")
+    with where.api() as api:
+        model = _version(api, the_federation(api, federation), version)
+    draft = out.with_name(f".{out.name}.part")
+    try:
+        with where.reached(HttpLink) as link, draft.open("wb") as file:
+            link.download(model.federation, model.sha256, file)
+        with draft.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != model.sha256:
+                raise Unreachable("the model came damaged", remedy="Fetch it again")
+        draft.replace(out)
+    finally:
+        draft.unlink(missing_ok=True)
+    if as_json:
+        json_line({"file": str(out), **model.model_dump(mode="json")})
+    else:
+        data(f"{model.sha256}  {out}")
+
+
+def rollback(where: Where, words: Sequence[str], why: str, *, as_json: bool) -> None:
+    """Make an earlier version the newest.
+
+    Args:
+        where: the coordinator.
+        words: the federation, if it has to be named, and the version.
+        why: for the audit log.
+    """
+    name, version = counted(words, "haina models rollback [FEDERATION] VERSION")
+    with where.api() as api:
+        new = api.rollback(the_federation(api, name), version, why)
+    if as_json:
+        json_line(new.model_dump(mode="json"))
+    else:
+        say(f"Version {new.version} of {new.federation} has the bytes of version {version}")
+
+
+def _version(api: Api, federation: str, version: int | None) -> ModelInfo:
+    found = {model.version: model for model in api.models(federation) if model.kept}
+    if version is None and found:
+        return found[max(found)]
+    if version not in found:
+        raise ConfigError(
+            f"version {version} of {federation} is not kept", allowed=", ".join(map(str, found)) or "none"
+        )
+    return found[version]

@@ -1,14 +1,13 @@
-"""`haina demo`: 30 clients with unlike data learn digits together, five of them attack, and every step is explained."""
+"""`haina demo --simulate`: 30 clients with unlike data learn digits together, five of them attack, and every step is explained."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from haina.cli.demo.told import told
 from haina.cli.run import follow
-from haina.cli.talk import console, data
+from haina.cli.talk import console
 from haina.federation import Federation
-from haina.monitoring.explain import explain_round, explain_run
-from haina.monitoring.page import write
 from haina.simulation.rundir import RunDir
 
 DEMO = """\
@@ -40,9 +39,9 @@ attack = {{sign_flip = {{fraction = 0.1667}}}}   # five clients send the opposit
 """
 
 
-def demo(out: Path, rounds: int, seed: int) -> None:
+def demo(out: Path, rounds: int | None, seed: int) -> None:
     """Play the demo and explain it."""
-    federation = Federation.of(DEMO.format(seed=seed, rounds=rounds), "demo.toml")
+    federation = Federation.of(DEMO.format(seed=seed, rounds=rounds or 60), "demo.toml")
     folder = RunDir(out)
     console.rule("[bold]Haina: 30 clients learn handwritten digits, five of them attack")
     hostile = sorted(federation.simulation().hostile)
@@ -53,14 +52,5 @@ def demo(out: Path, rounds: int, seed: int) -> None:
     with folder.alone():
         folder.clear()
         follow(federation, folder)
-    records = folder.records()
-    console.rule("[bold]What happened")
-    console.print(explain_run(records), markup=False)
-    console.rule(f"[bold]Who was weighed how in round {records[-1].round}, and why")
-    console.print(explain_round(records), markup=False)
-    with console.status("Drawing"):
-        files = write(folder, hostile=hostile)
-    console.rule("[bold]Pictures")
-    for file in files:
-        data(str(file))
+    told(folder, hostile)
     console.print("Next: ./dev haina new my-project, and docs/first-run.md")

@@ -1,0 +1,1 @@
+"""`haina demo`: a federation to watch. `live` has real processes; `simulated` has more clients in one."""
