@@ -67,22 +67,18 @@ class Postgres:
 
     def start(self) -> None:
         """Start (again, also after `kill`), and wait until it answers."""
-        who = account()
-        with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "KILL", self.programs / "postgres", "-D", self.data, "-p", str(self.port), "-h", "127.0.0.1",
-                 "-c", "unix_socket_directories=", "-c", "shared_buffers=32MB", "-c", "max_connections=100"],
-                stdout=log, stderr=log, cwd=self.folder, env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"},
-                user=who.pw_uid if who else None, group=who.pw_gid if who else None, extra_groups=[] if who else None,
-            )  # fmt: skip
+        self._spawn()
         end = time.monotonic() + 60
         while True:
             try:
                 self.connect().close()
             except psycopg.OperationalError:
-                if self.process.poll() is not None or time.monotonic() > end:
+                if time.monotonic() > end:
                     raise RuntimeError((self.folder / "log").read_text()[-4000:]) from None
                 time.sleep(0.05)
+                # Processes of a server that was killed may outlive it for a moment, and while they do, no other starts.
+                if self.process is not None and self.process.poll() is not None:
+                    self._spawn()
             else:
                 return
 
@@ -117,6 +113,16 @@ class Postgres:
     @property
     def data(self) -> Path:
         return self.folder / "data"
+
+    def _spawn(self) -> None:
+        who = account()
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                ["setpriv", "--pdeathsig", "KILL", self.programs / "postgres", "-D", self.data, "-p", str(self.port), "-h", "127.0.0.1",
+                 "-c", "unix_socket_directories=", "-c", "shared_buffers=32MB", "-c", "max_connections=100"],
+                stdout=log, stderr=log, cwd=self.folder, env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"},
+                user=who.pw_uid if who else None, group=who.pw_gid if who else None, extra_groups=[] if who else None,
+            )  # fmt: skip
 
     def _end(self, sign: int) -> None:
         if self.process is None:

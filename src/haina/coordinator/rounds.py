@@ -230,9 +230,7 @@ class Rounds:
         return tally.get("accepted", 0) >= row.target or everyone or self.clock() >= row.deadline
 
     def _close(self, row: RoundRow) -> bool:
-        # One process alone has nobody to wait for: after a crash it closes again at once.
-        lease = LEASE if self.shared else 0.0
-        fence = self.store.claim_close(row.federation, row.number, self.holder, self.clock(), lease)
+        fence = self.store.claim_close(row.federation, row.number, self.holder, self.clock(), self._term)
         if fence is None:
             return False
         with self._lease(row, fence):
@@ -245,7 +243,7 @@ class Rounds:
             )
         if done:
             self.vault.drop(row.federation, row.number, heard)
-            self._forget()
+            self._forget(row)
         return done
 
     def _fail(self, row: RoundRow, fence: int, heard: Sequence[ContributionRow], accepted: int) -> bool:
@@ -342,6 +340,11 @@ class Rounds:
             judge=hosted.judge(standing, strategy.instructions(standing.state)),
         )
 
+    @property
+    def _term(self) -> float:
+        """Seconds of a lease. One process alone has nobody to wait for: after a crash it closes again at once."""
+        return LEASE if self.shared else 0.0
+
     @contextmanager
     def _lease(self, row: RoundRow, fence: int) -> Iterator[None]:
         """Keep the lease while a round closes, however long that takes."""
@@ -350,7 +353,7 @@ class Rounds:
         def renew() -> None:
             while not ended.wait(LEASE / 3):
                 with suppress(HainaError):
-                    self.store.renew_lease(row.federation, row.number, fence, self.clock(), LEASE)
+                    self.store.renew_lease(row.federation, row.number, fence, self.clock(), self._term)
 
         thread = Thread(target=renew, name="haina-lease", daemon=True)
         thread.start()
@@ -391,8 +394,12 @@ class Rounds:
         assert row is not None, version
         return row
 
-    def _forget(self) -> None:
-        """Drop the bytes of old versions; their rows, records and lineage stay."""
+    def _forget(self, row: RoundRow) -> None:
+        """Drop the bytes of old versions, whose rows, records and lineage stay, and the control vector of the round before."""
+        before = self.store.round(row.federation, row.number - 1)
+        control = None if before is None else before.task.get("control")
+        if control is not None and control != row.task.get("control"):
+            self.blobs.drop(control)
         models = [row.version for row in self.store.models(self.hosted.name) if row.kept]
         keep = max(1, self.keep_models())
         if len(models) > keep:

@@ -107,6 +107,7 @@ class Station:
         self.bell = Bell()
         #: When a task was first given out: (round, node) -> seconds since 1970.
         self.given: dict[tuple[int, str], float] = {}
+        self._opened = 0.0
         self._poke = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"haina-{hosted.name}")
         self._runner: asyncio.Task[None] | None = None
@@ -152,9 +153,11 @@ class Station:
             self._poke.clear()
 
     def _patience(self) -> float:
-        row = self.view.row
+        row, every = self.view.row, self.rounds.pace().every
         if row is None:
-            return _LOOK
+            # Every look may open a round; one by schedule is due at a known moment.
+            due = self._opened + every - self._clock()
+            return min(_LOOK, due) if every and due > 0 else _LOOK
         left = row.deadline - self._clock()
         # Past the deadline somebody else closes it, or it could not be closed just now.
         return min(_LOOK, max(0.01, left)) if left > 0 else _LOOK
@@ -168,6 +171,8 @@ class Station:
         if before.row is not None and view.row is not None and before.row.number == view.row.number:
             view.answered |= before.answered
         self.view = view
+        if view.row is not None:
+            self._opened = view.row.opened
         new_round = (before.row and before.row.number) != (view.row and view.row.number)
         if new_round or before.federation.state != view.federation.state:
             self.given = {

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from random import Random
 
 
-def delays(rng: Random, base: float = 0.5, cap: float = 30.0) -> Iterator[float]:
+def delays(rng: Random, base: float = 0.5, cap: float = 10.0) -> Iterator[float]:
     """Seconds to wait before the 2nd, 3rd, ... try, without end.
 
     Args:

@@ -265,12 +265,12 @@ class Session:
                     self._apply(self._link.hello(hello).settings)
                 return call(self._link)
             except Unreachable as error:
-                reason, since_hello = str(error), True
+                reason, since_hello, asked = str(error), True, 0.0
             except Refusal as error:
                 if error.code not in PASSING:
                     raise
-                reason = str(error)
-            wait = next(waits)
+                reason, asked = str(error), min(error.retry, 60.0)
+            wait = max(next(waits), asked)
             self.tell(f"{reason} Trying again in {wait:.1f} s.")
             self._sleep(wait)
 

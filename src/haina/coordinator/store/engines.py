@@ -73,7 +73,7 @@ def postgresql(url: sa.URL, patience: float) -> sa.Engine:
         "keepalives_count": 3,
         "tcp_user_timeout": 15_000,
         # A replica that freezes in the middle of a transaction must not hold its locks for ever.
-        "options": f"-c lock_timeout={int(patience * 1000)} -c idle_in_transaction_session_timeout=60000",
+        "options": f"-c lock_timeout={int(patience * 1000)} -c idle_in_transaction_session_timeout=15000",
     }
     engine = sa.create_engine(
         url,
