@@ -94,7 +94,9 @@ def test_a_token_that_is_no_good_leaves_nothing_behind(tmp_path, how):
             else:
                 await refused(o.core.revoke(o.operator, "a", "changed my mind"), "not_found")
             before = remembered(o.core.ground)
-            error = await refused(o.core.enrol(Enrol(token=token, csr=request(new_key(), "a")), "p"), "forbidden")
+            error = await refused(
+                o.core.enrol(Enrol(token=token, csr=request(new_key(), "a")), "p"), "forbidden"
+            )
             assert token not in str(error)
             assert remembered(o.core.ground) == before
             assert o.store.node("a") is None
@@ -106,7 +108,9 @@ def test_name_and_role_are_those_of_the_invitation_whatever_the_request_says(tmp
     async def work():
         async with office(tmp_path) as o:
             invitation = await o.core.invite(o.operator, Invite(name="a", role=Role.VIEWER))
-            answer = await o.core.enrol(Enrol(token=invitation.token, csr=request(new_key(), "operator")), "p")
+            answer = await o.core.enrol(
+                Enrol(token=invitation.token, csr=request(new_key(), "operator")), "p"
+            )
             assert caller_of(answer.certificate)[:2] == ("a", Role.VIEWER)
             assert (answer.name, answer.role) == ("a", Role.VIEWER)
             assert o.store.node("a").role == "viewer"
@@ -229,7 +233,9 @@ def test_a_revoked_name_comes_back_by_a_new_invitation_only(tmp_path):
             old = await o.node("a")
             pending = await o.core.invite(o.operator, Invite(name="a"))
             await o.core.revoke(o.operator, "a", "")
-            await refused(o.core.enrol(Enrol(token=pending.token, csr=request(old.key, "a")), "p"), "forbidden")
+            await refused(
+                o.core.enrol(Enrol(token=pending.token, csr=request(old.key, "a")), "p"), "forbidden"
+            )
             await refused(old.caller(), "forbidden")
             new = await o.node("a")
             assert (await new.caller()).name == "a"
@@ -271,7 +277,10 @@ FORGED = {
     "no signature": (lambda m, o: m.model_copy(update={"signature": ""}), "forbidden"),
     "another's signature": (lambda m, o: sign(new_key(), m), "forbidden"),
     "no base64": (lambda m, o: m.model_copy(update={"signature": "\x00é=="}), "forbidden"),
-    "another report": (lambda m, o: m.model_copy(update={"report": Report(examples=9999).to_json()}), "forbidden"),
+    "another report": (
+        lambda m, o: m.model_copy(update={"report": Report(examples=9999).to_json()}),
+        "forbidden",
+    ),
     "another hash": (lambda m, o: m.model_copy(update={"sha256": "0" * 64}), "forbidden"),
     "another round": (lambda m, o: m.model_copy(update={"round": 2}), "forbidden"),
     "another federation": (lambda m, o: m.model_copy(update={"federation": "other"}), "forbidden"),
@@ -308,7 +317,9 @@ def test_an_old_manifest_does_not_count_again(tmp_path):
             await o.open(2)
             model = o.store.model("trial").sha256
             assert (await a.deliver(old, body)).fate is Fate.DUPLICATE
-            other, body2 = a.parcel((await a.ask()).task.model_copy(update={"round": 1, "version": 0}), [9, 9, 9])
+            other, body2 = a.parcel(
+                (await a.ask()).task.model_copy(update={"round": 1, "version": 0}), [9, 9, 9]
+            )
             assert (await a.deliver(other, body2)).fate is Fate.REFUSED
             assert o.store.contributions("trial", 2) == []
             assert o.store.model("trial").sha256 == model
@@ -454,7 +465,10 @@ def test_settings_are_pushed_to_who_waits_and_their_acknowledgement_is_seen(tmp_
             entry = await o.core.configure(o.operator, SettingsChange(values={"report_interval": "7s"}))
             events = await asyncio.wait_for(asyncio.gather(*waiting), 2)
             for event in events:
-                assert (event.settings.version, event.settings.values["report_interval"]) == (entry.version, 7.0)
+                assert (event.settings.version, event.settings.values["report_interval"]) == (
+                    entry.version,
+                    7.0,
+                )
             # The next question tells that it is applied; who knows the newest version waits on.
             assert (await a.ask(wait=0.05, settings_version=entry.version)).settings is None
             await o.core._flush_seen()

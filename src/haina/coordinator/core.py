@@ -46,6 +46,8 @@ log = logging.getLogger("haina.core")
 _BELIEVED = 1.0
 #: Seconds between writings of signs of life.
 _SEEN = 2.0
+#: Seconds after which a node that waits for an answer is seen again.
+_ALIVE = 10.0
 
 
 class CoordinatorCore(Operators):
@@ -231,7 +233,8 @@ class CoordinatorCore(Operators):
             partial(
                 self.ground.store.announce,
                 caller.name,
-                examples=hello.examples,
+                # A node that has just started says hello before it has read its rows.
+                examples=hello.examples or row.examples,
                 software=hello.software,
                 codec=codec,
                 mode=hello.mode,
@@ -261,23 +264,24 @@ class CoordinatorCore(Operators):
         self.require(caller, Role.NODE)
         row = await self._row(caller)
         station = self._member(row, ask.federation)
-        self._seen[caller.name] = Seen(
-            caller.name,
-            self.ground.clock(),
-            ask.doing or ("waiting" if ask.idle else ""),
-            ask.settings_version,
-        )
+        self._saw(row, ask, ask.doing or "waiting")
         loop = asyncio.get_running_loop()
         until = loop.time() + ask.wait
         while True:
             event = self._event(station, row, ask)
             left = until - loop.time()
             if event is not None:
+                if event.task is not None:
+                    self._saw(row, ask, f"round {event.task.round}")
                 return event
             if left <= 0:
                 return Event(retry=0.0 if ask.wait else float(self._settings(row).values["ask_interval"]))
-            await station.bell.wait(left)
+            await station.bell.wait(min(left, _ALIVE))
+            self._saw(row, ask, ask.doing or "waiting")
             row = await self._row(caller)
+
+    def _saw(self, row: NodeRow, ask: Ask, doing: str) -> None:
+        self._seen[row.name] = Seen(row.name, self.ground.clock(), doing, ask.settings_version)
 
     def _event(self, station: Station, row: NodeRow, ask: Ask) -> Event | None:
         settings: Settings | None = self._settings(row)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import gc
+import hashlib
 import json
 import logging
 import os
@@ -99,8 +100,8 @@ async def serving(
             grpc_port = await grpc.open(*static.grpc, grpc_server_credentials(ground.authority.server))
         core.ground = ground = replace(
             ground,
-            http=f"https://{static.public_name}:{http_port}",
-            grpc=f"{static.public_name}:{grpc_port}",
+            http="https://" + (static.public_http or f"{static.public_name}:{http_port}"),
+            grpc=static.public_grpc or f"{static.public_name}:{grpc_port}",
         )
         await asyncio.to_thread(_local_operator, ground, static.state)
         _write_address(static.state, ground)
@@ -203,22 +204,25 @@ def _station(hosted: Hosted, ground: Ground, core: CoordinatorCore) -> Station:
 
 def _local_operator(ground: Ground, state: Path) -> None:
     """Credentials for the operator on this machine: whoever can read the state folder is the operator already."""
-    now, key = ground.clock(), new_key()
-    certificate = ground.authority.issue(request(key, _LOCAL), _LOCAL, Role.OPERATOR, now)
+    now, key, name = ground.clock(), new_key(), _LOCAL
+    if ground.shared:
+        # Replicas share the table of nodes, and each machine has an operator of its own.
+        place = f"{socket.gethostname()}:{state.resolve()}"
+        name = f"{_LOCAL}-{hashlib.sha256(place.encode()).hexdigest()[:8]}"
+    certificate = ground.authority.issue(request(key, name), name, Role.OPERATOR, now)
     credentials = Credentials.enrolled(
         key,
         Enrolled(
-            name=_LOCAL,
+            name=name,
             role=Role.OPERATOR,
             certificate=certificate,
             authority=ground.authority.authority_pem,
         ),
     )
-    # With replicas each has an operator of its own.
-    there = ground.store.node(_LOCAL)
+    there = ground.store.node(name)
     ground.store.put_node(
         NodeRow(
-            name=_LOCAL,
+            name=name,
             role=Role.OPERATOR,
             serial=credentials.serial,
             previous=None if there is None else there.serial,

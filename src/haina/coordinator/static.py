@@ -49,6 +49,7 @@ def _names(value: Any) -> Any:
 
 _Address = Annotated[Address, NoDecode, BeforeValidator(_address)]
 _Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9:]([A-Za-z0-9.:-]{0,251}[A-Za-z0-9:])?$")]
+_Public = Annotated[str, Field(pattern=r"^[A-Za-z0-9\[][A-Za-z0-9.:\[\]-]{0,251}:\d{1,5}$")]
 
 
 class StaticSettings(BaseSettings):
@@ -59,6 +60,8 @@ class StaticSettings(BaseSettings):
         http: where the HTTP door listens.
         grpc: where the gRPC door listens.
         names: host names and addresses by which others reach this coordinator, for its certificate; invitations say the first.
+        public_http: HOST:PORT of the HTTP door as others reach it, where that is a balancer's; None for the first name and the door's own port.
+        public_grpc: likewise of the gRPC door.
         database: `postgresql://USER:PASSWORD@HOST/NAME`, needed for replicas; None for SQLite in the state folder.
         database_file: a file with that address.
         authority: folder of the certificate authority; None for one in the state folder.
@@ -79,6 +82,8 @@ class StaticSettings(BaseSettings):
     names: Annotated[tuple[_Name, ...], NoDecode, BeforeValidator(_names)] = Field(
         ("localhost",), min_length=1, max_length=100
     )
+    public_http: _Public | None = None
+    public_grpc: _Public | None = None
     database: str | None = Field(None, repr=False)
     database_file: Path | None = None
     authority: Path | None = None

@@ -89,9 +89,7 @@ class HttpDoor:
         try:
             return await self._answer(request)
         except Exception as error:
-            problem = problem_of(error)
-            status = STATUS[problem.code][0]
-            return problem_response(problem, status, problem.allowed if problem.code == "method" else "")
+            return _refusal(error)
         finally:
             connection.end()
 
@@ -183,9 +181,12 @@ class HttpDoor:
         body = Body(request)
         try:
             ack = await self._desk.upload(caller, manifest, offset, body.piece, ready)
+            response = _json_response(call.answer.dump_json(ack))
+        except Exception as error:
+            response = _refusal(error)
         finally:
             body.leave()
-        response = _json_response(call.answer.dump_json(ack))
+        # Refused or not: the parser would take the next request for the rest of this body.
         response.force_close()
         return response
 
@@ -230,6 +231,12 @@ def _merged(fields: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
         if name in body and body[name] != value:
             raise Refusal("invalid", f"{name} in the body is not the one in the address")
     return body
+
+
+def _refusal(error: Exception) -> web.Response:
+    problem = problem_of(error)
+    allow = problem.allowed if problem.code == "method" else ""
+    return problem_response(problem, STATUS[problem.code][0], allow)
 
 
 def _json_response(body: bytes) -> web.Response:

@@ -45,7 +45,7 @@ class Limits:
 
     connections: int = 4096
     uploads: int = 2048
-    uploads_each: int = 4
+    uploads_each: int = 8
     upload_bytes: int = 64 << 30
     calls_per_second: float = 50.0
     calls_at_once: int = 200

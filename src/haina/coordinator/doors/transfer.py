@@ -26,6 +26,8 @@ from haina.wire.refusal import Refusal, checked
 
 log = logging.getLogger("haina.coordinator.doors")
 
+#: Bytes that are read for TLS at once, to be encrypted in halves: a connection keeps as much memory as it ever encrypted in one go.
+_ENCRYPTED = 1 << 19
 _RANGE = re.compile(r"bytes=(\d{1,18})-(\d{1,18})?", re.ASCII)
 _DECIMAL = re.compile(r"\d{1,18}", re.ASCII)
 
@@ -87,8 +89,9 @@ async def _send_piece(
         sending = asyncio.get_running_loop().sendfile(transport, file, start, size)
         sent = await Pace(limits).send(sending, size)
     else:
-        piece = await asyncio.to_thread(file.read, size)
-        await Pace(limits).send(response.write(piece), size)
+        piece = memoryview(await asyncio.to_thread(file.read, min(size, _ENCRYPTED)))
+        for part in filter(None, (piece[: _ENCRYPTED // 2], piece[_ENCRYPTED // 2 :])):
+            await Pace(limits).send(response.write(part), len(part))
         sent = len(piece)
     if not sent:
         raise OSError("the file is shorter than it was")
