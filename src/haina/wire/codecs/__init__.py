@@ -38,8 +38,6 @@ __all__ = ["CODECS", "CodecError", "Stored", "blocks", "decode", "encode", "size
 
 #: Numbers of a file that are kept in memory while it is read by blocks.
 _RESIDENT = 1 << 22
-#: The same of a `Stored`, of which many are read side by side.
-_PART = 1 << 18
 
 CODECS: dict[str, Coder] = {
     "float32": Float32(),
@@ -131,7 +129,7 @@ class Stored:
     def __init__(self, codec: str, path: Path, length: int) -> None:
         self._codec, self._path, self.shape = codec, path, (length,)
         self.dtype: np.dtype[Any] = np.dtype("<f8" if codec == "raw" else "<f4")
-        self._read = 0
+        self._last = slice(0, 0)
 
     def __getitem__(self, columns: slice) -> Array:
         """Numbers `[start, stop)`, start a multiple of `GROUP`; good until the next part is read.
@@ -140,11 +138,17 @@ class Stored:
             CodecError: the file is no such vector.
             OSError: it cannot be read.
         """
-        if self._read > _PART:
-            self._file.madvise(mmap.MADV_DONTNEED)
-            self._read = 0
-        self._read += columns.stop - columns.start
+        self._let_go()
+        self._last = columns
         return _coder(self._codec).part(self._data, columns.start, columns.stop, self.shape[0])
+
+    def _let_go(self) -> None:
+        """Pages of the last part stay in the system's cache, and are no longer this process's. Where they lie follows from its share of numbers."""
+        length, size = self.shape[0], len(self._file)
+        start = self._last.start * size // length // mmap.PAGESIZE * mmap.PAGESIZE
+        stop = -(-self._last.stop * size // length)
+        if start < stop:
+            self._file.madvise(mmap.MADV_DONTNEED, start, stop - start)
 
     @cached_property
     def _file(self) -> Any:
