@@ -86,6 +86,14 @@ class TestNews:
             ["a takes part again in round 5", "round 5 lets b out of quarantine"],
         ]
 
+    def test_one_that_was_not_invited_meanwhile_takes_part_again(self):
+        both = closed(1, client("a", ADMITTED), client("b", ADMITTED))
+        gone, alone = closed(2, client("a", ADMITTED), client("b", ABSENT)), closed(3, client("a", ADMITTED))
+        assert list(news([both, gone], alone)) == []
+        assert list(news([both, gone, alone], replace(gone, round=4))) == []
+        assert list(news([both, gone, alone], replace(both, round=4))) == ["b takes part again in round 4"]
+        assert list(news([], gone)) == ["round 2 waited 2.0 s for b and went on without"]
+
     def test_a_round_that_made_no_model_says_why(self):
         kept = closed(1, client("a", ADMITTED), outcome=Outcome.KEPT, reason="too few\x1b[2J came")
         (words,) = news([], kept)
@@ -222,7 +230,7 @@ def test_a_process_that_ends_too_early_is_told_with_its_last_words(tmp_path):
 def test_on_a_terminal_there_is_a_picture_that_follows(tmp_path):
     leader, follower = pty.openpty()
     env = {"TERM": "xterm", "COLUMNS": "100", "LINES": "40"}
-    process = spawn("demo", "--out", "run", "--rounds", 2, cwd=tmp_path, stderr=follower, env=env)
+    process = spawn("demo", "--out", "run", "--rounds", 3, cwd=tmp_path, stderr=follower, env=env)
     os.close(follower)
     seen = b""
     while True:
@@ -237,7 +245,7 @@ def test_on_a_terminal_there_is_a_picture_that_follows(tmp_path):
     os.close(leader)
     assert finished(process).code == 0
     text = seen.decode()
-    for words in ("0/2", "2/2", "site-8", "admitted", "learns", "The same by hand"):
+    for words in ("0/3", "3/3", "site-8", "admitted", "learns", "The same by hand"):
         assert words in text
 
 

@@ -115,7 +115,7 @@ class Play:
         self._tell(
             f"from round {self._attack} on {ATTACKER} attacks: it sends the opposite of what it learnt"
         )
-        while self._closed < self.scene.rounds * 2 // 5:
+        while self._closed < max(1, self.scene.rounds * 2 // 5):
             yield
         self.cast.kill(VICTIM)
         self._does(VICTIM, "killed")

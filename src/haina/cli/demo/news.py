@@ -22,19 +22,17 @@ def news(before: Sequence[RoundRecord], record: RoundRecord) -> Iterator[str]:
     """
     clients = {client.client: client for client in record.clients}
     earlier = {client.client: client for client in before[-1].clients} if before else {}
-    last = {name: client.verdict for name, client in earlier.items()}
+    sent, ever = _senders(before[-1:]), _senders(before)
     if record.outcome is Outcome.KEPT:
         yield f"round {record.round} kept the old model: {plain(record.reason)}"
     absent = [name for name, client in clients.items() if client.verdict is Verdict.ABSENT]
-    if missed := [called(name) for name in absent if last.get(name) is not Verdict.ABSENT]:
+    if missed := [called(name) for name in absent if name in sent or not before]:
         waited = duration(known(record.timing, "total"))
         yield f"round {record.round} waited {waited} for {listing(missed, 3)} and went on without"
     for name, client in clients.items():
-        if last.get(name) is Verdict.ABSENT and client.verdict not in LEFT_OUT:
+        if name in (_senders([record]) & ever) - sent:
             yield f"{called(name)} takes part again in round {record.round}"
-        elif (
-            client.verdict is Verdict.DAMPED and not client.share and name in earlier and earlier[name].share
-        ):
+        if client.verdict is Verdict.DAMPED and not client.share and name in earlier and earlier[name].share:
             yield f"round {record.round} gives {called(name)} no share{_why(client, record)}"
     for stay in quarantines([*before, record]):
         if stay.start == record.round:
@@ -44,6 +42,10 @@ def news(before: Sequence[RoundRecord], record: RoundRecord) -> Iterator[str]:
     accuracy = known(record.metrics, "accuracy") or 0.0
     if accuracy >= _GOOD > max((value for _, value in measured(before, "accuracy")), default=0.0):
         yield f"round {record.round} reaches an accuracy of {percent(accuracy)}"
+
+
+def _senders(records: Sequence[RoundRecord]) -> set[str]:
+    return {c.client for record in records for c in record.clients if c.verdict not in LEFT_OUT}
 
 
 def _why(client: ClientRecord, record: RoundRecord) -> str:
