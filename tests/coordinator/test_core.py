@@ -231,7 +231,8 @@ def test_a_revoked_name_comes_back_by_a_new_invitation_only(tmp_path):
     async def work():
         async with office(tmp_path) as o:
             old = await o.node("a")
-            pending = await o.core.invite(o.operator, Invite(name="a"))
+            await refused(o.core.invite(o.operator, Invite(name="a")), "conflict")
+            pending = await o.core.invite(o.operator, Invite(name="a", replace=True))
             await o.core.revoke(o.operator, "a", "")
             await refused(
                 o.core.enrol(Enrol(token=pending.token, csr=request(old.key, "a")), "p"), "forbidden"

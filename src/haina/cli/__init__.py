@@ -22,6 +22,16 @@ def main() -> None:
     except HainaError as error:
         print(f"haina: {error}", file=sys.stderr)
         raise SystemExit(_code(error)) from None
+    except ValueError as error:
+        # What pydantic says of an option that becomes part of a message; anything else is a defect.
+        from pydantic import ValidationError
+
+        from haina.wire.refusal import unfit
+
+        if not isinstance(error, ValidationError):
+            raise
+        print(f"haina: {unfit('what you said', error)}", file=sys.stderr)
+        raise SystemExit(2) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     except BrokenPipeError:

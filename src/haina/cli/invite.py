@@ -21,11 +21,20 @@ def invite(
     role: str,
     hours: float,
     out: Path | None,
+    replace: bool,
     as_json: bool,
 ) -> None:
     """Ask for an invitation and write it into a file."""
     wish = checked(
-        Invite, {"name": name, "role": role, "federation": federation, "group": group, "hours": hours}
+        Invite,
+        {
+            "name": name,
+            "role": role,
+            "federation": federation,
+            "group": group,
+            "hours": hours,
+            "replace": replace,
+        },
     )
     path = out or Path(f"{name}.invite")
     if path.exists():

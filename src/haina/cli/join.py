@@ -69,6 +69,7 @@ def join(
         if invited is not None:
             use(invited, folder)
             say(f"{invited.name} is known to the coordinator now; its key and certificate are in {folder}")
+            say(f"fingerprint of the coordinator's authority, to compare by telephone: {invited.fingerprint}")
         if role is not Role.NODE:
             say(f"Next: haina status --credentials {folder}")
             return

@@ -72,6 +72,9 @@ def invite(
     role: Annotated[Role, typer.Option(help="What the newcomer may do.")] = Role.NODE,
     hours: Annotated[float, typer.Option(help="How long it is good; at most 720.")] = 24.0,
     out: Annotated[Path | None, typer.Option(help="Where to write it; NAME.invite if not given.")] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Also if somebody has the name, who is then put out.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Make the one file with which a site takes part."""
@@ -85,6 +88,7 @@ def invite(
         role=role.value,
         hours=hours,
         out=out,
+        replace=replace,
         as_json=as_json,
     )
 

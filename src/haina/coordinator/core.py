@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine, Iterable
+from contextlib import suppress
 from functools import partial
 
 from haina import __version__
@@ -98,7 +99,8 @@ class CoordinatorCore(Operators):
             task.cancel()
         for station in self.stations.values():
             await station.close()
-        await self._flush_seen()
+        with suppress(Refusal):
+            await self._flush_seen()
         await self.end_news()
 
     # ------------------------------------------------------------------------------------------ who calls
@@ -289,11 +291,14 @@ class CoordinatorCore(Operators):
             settings = None
         state = station.view.federation.state
         if state in ("finished", "stopped"):
-            return Event(settings=settings, finished=True, reason=station.view.federation.reason or state)
+            return Event(
+                settings=settings, finished=True, reason=(station.view.federation.reason or state)[:200]
+            )
         if not ask.idle:
             return None if settings is None else Event(settings=settings)
         task = None
-        if state == "running" and not self._settings(row).values.get("paused"):
+        # A federation that is paused opens no round; the one under way ends.
+        if not self._settings(row).values.get("paused"):
             task = self._task(station, row)
         if task is None and settings is None:
             return None
@@ -366,6 +371,11 @@ class CoordinatorCore(Operators):
         view, staleness = station.view, station.rounds.pace().max_staleness
         return place(station.hosted, manifest, view.row, view.federation, staleness)
 
+    def may_be_late(self, station: Station) -> bool:
+        """True where an update that misses its round may count in the next."""
+        federation = station.view.federation
+        return station.rounds.pace().max_staleness > 0 and federation.state not in ("stopped", "finished")
+
     def outcome_ack(self, outcome: Outcome, manifest: Manifest, settings_version: int) -> Ack:
         """The answer for a contribution that was not new."""
         if outcome == "closed":
@@ -415,7 +425,13 @@ class CoordinatorCore(Operators):
         )
         if outcome == "new":
             self.happened("node.failed", caller.name, {"round": failed.round, "reason": failed.reason})
-        fate = Fate.ACCEPTED if outcome == "new" else Fate.DUPLICATE
+        fate = (
+            Fate.ACCEPTED
+            if outcome == "new"
+            else Fate.REFUSED
+            if isinstance(outcome, str)
+            else Fate.DUPLICATE
+        )
         return Ack(fate=fate, settings_version=self._settings(await self._row(caller)).version)
 
     # ------------------------------------------------------------------------------------------ small things
@@ -468,11 +484,12 @@ class CoordinatorCore(Operators):
         """Write signs of life, and let overrides of settings end."""
         while True:
             await asyncio.sleep(_SEEN)
-            await self._flush_seen()
             try:
+                await self._flush_seen()
                 ended = await self.ground.run(self.ground.settings.expire)
-            except Refusal as error:
-                log.warning("settings could not be looked at: %s", error)
+            except Exception as error:
+                # Whatever the database said: without signs of life no round would ever open again.
+                log.warning("signs of life or settings could not be kept: %s", error)
                 continue
             if ended is not None:
                 self.settings_changed()
@@ -480,10 +497,7 @@ class CoordinatorCore(Operators):
     async def _flush_seen(self) -> None:
         seen, self._seen = self._seen, {}
         if seen:
-            try:
-                await self.ground.run(self.ground.store.see_nodes, list(seen.values()))
-            except Refusal as error:
-                log.warning("signs of life were not written: %s", error)
+            await self.ground.run(self.ground.store.see_nodes, list(seen.values()))
 
 
 def expiry(certificate: bytes | str) -> float:

@@ -69,7 +69,14 @@ def host(path: Path, store: Store, blobs: Blobs, clock: Callable[[], float]) -> 
     else:
         federation = replace(federation, known=Schema.from_json(row.columns))
         before = Federation.of(row.text, path.name, path.parent)
-        federation.check_same(before)
+        try:
+            federation.check_same(before)
+        except ConfigError as error:
+            raise ConfigError(
+                error.what,
+                allowed="another number of rounds, and another [serve]",
+                remedy="Put it back, or serve it under another name",
+            ) from error
         if row.text != federation.text:
             row = store.put_federation(replace(row, text=federation.text))
         more = before.settings.train.rounds <= row.closed < federation.settings.train.rounds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from haina.coordinator.contract import Caller, Refusal
@@ -93,6 +94,10 @@ class Arrival:
             if error.code == "forbidden":
                 self._incoming.discard()
             raise
+        if outcome == "new" and ground.shared:
+            # Folded, or where every replica can read it.
+            spool = partial(ground.spool.drop, manifest.federation, manifest.round, manifest.node)
+            await ground.run_bulk(spool)
         if outcome == "new":
             if verified.reason is None:
                 return Ack(fate=Fate.ACCEPTED, settings_version=self._settings_version)
@@ -101,6 +106,9 @@ class Arrival:
                 "update.refused", manifest.node, {"round": manifest.round, "reason": verified.reason}
             )
             return Ack(fate=Fate.REFUSED, reason=verified.reason, settings_version=self._settings_version)
+        if outcome == "closed" and core.may_be_late(self._station):
+            # It may count in the next round; its bytes stay here.
+            raise Refusal("unavailable", f"round {counted_in} has just closed", retry=0.5)
         if not isinstance(outcome, ContributionRow):
             self._incoming.discard()
         return core.outcome_ack(outcome, manifest, self._settings_version)

@@ -17,7 +17,7 @@ from haina.coordinator.authority import new_token
 from haina.coordinator.contract import Caller
 from haina.coordinator.ground import Ground
 from haina.coordinator.station import Bell, Station
-from haina.coordinator.store import AuditRow, InvitationRow, ModelRow, NodeRow, RoundRow
+from haina.coordinator.store import AuditRow, FederationRow, InvitationRow, ModelRow, NodeRow, RoundRow
 from haina.wire.messages import (
     AuditEntry,
     FederationInfo,
@@ -34,6 +34,8 @@ from haina.wire.refusal import Refusal
 
 log = logging.getLogger("haina.operators")
 
+#: Lines of the audit log in one transaction.
+_LINES = 100
 #: What an operator may tell a federation, and the state it then has.
 _COMMANDS = {"start": "running", "pause": "paused", "stop": "stopped"}
 
@@ -74,18 +76,17 @@ class Operators:
 
     async def _write_audit(self) -> None:
         while self._pending:
-            batch, self._pending = self._pending, []
             try:
-                await self.ground.run(self._add_audits, batch)
-            except Refusal as error:
+                await self.ground.run(self._add_audits, self._pending[:_LINES])
+            except Exception as error:
                 log.warning("the audit log could not be written: %s", error)
-                self._pending = batch + self._pending
                 await asyncio.sleep(1.0)
+                continue
+            del self._pending[:_LINES]
             self.news.ring()
 
-    def _add_audits(self, batch: list[tuple[str, str, str, dict[str, Any]]]) -> None:
-        for line in batch:
-            self.ground.store.add_audit(*line)
+    def _add_audits(self, lines: list[tuple[str, str, str, dict[str, Any]]]) -> None:
+        self.ground.store.add_audits(lines)
 
     async def _act(self, caller: Caller, action: str, subject: str, detail: dict[str, Any]) -> None:
         """An operator's action is in the audit log before it is done."""
@@ -144,6 +145,12 @@ class Operators:
         row = await self.ground.run(self.ground.store.node, request.name)
         if row is not None and row.role != request.role:
             raise Refusal("conflict", f"{request.name} is a {row.role} already", remedy="Choose another name")
+        if row is not None and row.state == "active" and not request.replace:
+            raise Refusal(
+                "conflict",
+                f"{request.name} takes part already, and whoever uses a new invitation would put it out",
+                remedy="If that is what you want: haina invite NAME --replace",
+            )
         await self._act(caller, "invite", request.name, {"role": request.role, "federation": federation})
         return await self.ground.run(
             make_invitation, self.ground, request.model_copy(update={"federation": federation})
@@ -151,6 +158,13 @@ class Operators:
 
     async def revoke(self, caller: Caller, name: str, why: str) -> NodeInfo:
         """See `contract.Core.revoke`."""
+        self.require(caller, Role.OPERATOR)
+        if name == caller.name:
+            raise Refusal(
+                "conflict",
+                f"{name} is you, and nobody would be left to let you in again",
+                remedy="Let another operator do it",
+            )
         await self._act(caller, "revoke", name, {"why": why})
         row = await self.ground.run(self.ground.store.revoke, name)
         if row is None:
@@ -184,7 +198,7 @@ class Operators:
         return FederationInfo(
             name=name,
             state=row.state,
-            reason=row.reason,
+            reason=row.reason or self._waits(row, store.nodes()),
             rounds=self.stations[name].hosted.rounds,
             closed=row.closed,
             version=row.version,
@@ -194,6 +208,15 @@ class Operators:
             result=row.result or "",
             nodes=sum(node.federation == name and node.role == Role.NODE for node in store.nodes()),
         )
+
+    def _waits(self, row: FederationRow, nodes: Sequence[NodeRow]) -> str:
+        """What a running federation waits for, in words."""
+        rounds = self.stations[row.name].rounds
+        pace = rounds.pace()
+        there = len(rounds.present(nodes, self.ground.clock(), pace))
+        if row.state != "running" or there >= pace.nodes:
+            return ""
+        return f"waits for nodes: {there} of {pace.nodes} are there"
 
     async def command(self, caller: Caller, federation: str, command: str, why: str) -> FederationInfo:
         """See `contract.Core.command`."""
@@ -274,11 +297,19 @@ class Operators:
             )
         await self._act(caller, "models.rollback", federation, {"version": version, "why": why})
         note = f"roll-back to version {version} by {caller.name}" + (f": {why}" if why else "")
+        under_way = await self.ground.run(self.ground.store.current_round, federation)
         new = await self.ground.run(
             self.ground.store.rollback, federation, version, note, self.ground.clock()
         )
+        if under_way is not None:
+            # The round under way began from what is taken back, and ended with it.
+            await self.ground.run(self._drop, under_way)
         station.poke()
         return _model(new)
+
+    def _drop(self, row: RoundRow) -> None:
+        heard = self.ground.store.contributions(row.federation, row.number)
+        self.ground.vault.drop(row.federation, row.number, heard)
 
     # ------------------------------------------------------------------------------------------ settings
 
@@ -292,6 +323,9 @@ class Operators:
         self.require(caller, Role.OPERATOR)
         if change.dry_run:
             return await self.ground.run(self.ground.settings.change, change, caller.name)
+        kind, _, name = change.scope.partition(":")
+        if kind == "node" and await self.ground.run(self.ground.store.node, name) is None:
+            raise Refusal("not_found", f"there is no node {name}", remedy="See who is there: haina nodes")
         await self._act(caller, "settings.change", change.scope, {"values": change.values, "why": change.why})
         entry = await self.ground.run(self.ground.settings.change, change, caller.name)
         self.settings_changed()

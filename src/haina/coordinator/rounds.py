@@ -14,6 +14,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 from threading import Event, Thread
 from time import perf_counter
@@ -29,12 +30,14 @@ from haina.coordinator.store import ContributionRow, ModelRow, NodeRow, RoundRow
 from haina.coordinator.store import Outcome as Recorded
 from haina.coordinator.vault import Vault
 from haina.errors import HainaError
+from haina.federation.bench import BenchError
 from haina.report import Report
 from haina.strategy.partial import Partial
 from haina.strategy.record import ClientRecord, Outcome, RoundRecord, Verdict
 from haina.strategy.round import Closed, Round
 from haina.strategy.select import Roster
 from haina.update import Failure, Update
+from haina.wire.refusal import Refusal
 
 log = logging.getLogger("haina.rounds")
 
@@ -45,6 +48,8 @@ LEASE = 10.0
 #: Longest vector that replicas fold into partial sums: beyond it a sum of 8 bytes a number is dearer to write at every
 #: commit than the updates are.
 _PARTIAL = 1 << 20
+#: Most seconds of rest after failed rounds.
+_LONGEST_PAUSE = 60
 #: Rounds whose durations an adaptive deadline looks at.
 _MEMORY = 5
 
@@ -64,6 +69,7 @@ class Rounds:
         pace: how rounds run, with the settings as they stand now.
         keep_models: versions whose bytes are kept.
         epoch: the incarnation of this process: whose partial sums are whose.
+        claimed: told the number of a round when it begins to close here.
         shared: True where other replicas close rounds too, so that what is folded here must lie in the store.
     """
 
@@ -78,6 +84,7 @@ class Rounds:
     keep_models: Callable[[], int]
     epoch: str
     shared: bool = False
+    claimed: Callable[[int], None] = lambda number: None
     _standing: Standing | None = None
     _folded: tuple[int, Partial] | None = None
     _folding: tuple[int, Partial] | None = None
@@ -100,7 +107,11 @@ class Rounds:
             return False
         if federation.state == "finished" and federation.result is None:
             # Not in the transaction that closed the last round: it takes a child process, and what follows from the model can be had again.
-            self.store.set_result(name, self.hosted.tell(self.standing(federation.closed + 1)))
+            try:
+                told = self.hosted.tell(self.standing(federation.closed + 1))
+            except BenchError as error:
+                told = f"The result could not be told: {error}"
+            self.store.set_result(name, told)
             return True
         if federation.state != "running":
             return False
@@ -111,7 +122,9 @@ class Rounds:
         opened, closed = (last.opened, last.closed or now) if last else (0.0, 0.0)
         if not pace.due(opened=opened, closed=closed, now=now, first=last is None):
             return False
-        present = self._present(now, pace)
+        if last is not None and last.state == "failed" and now < closed + self._pause():
+            return False
+        present = self.present(self.store.nodes(), now, pace)
         if len(present) < pace.nodes:
             return False
         number = federation.closed + 1
@@ -134,16 +147,23 @@ class Rounds:
         )
         return self.store.open_round(row)
 
-    def _present(self, now: float, pace: Pace) -> list[NodeRow]:
-        """Nodes that can be invited, by name."""
+    def _pause(self) -> float:
+        """Seconds of rest after failed rounds: what failed a moment ago would mostly fail again, and every failed round uses up a number."""
+        past = self.store.rounds(self.hosted.name, 7)
+        failed = len(list(takewhile(lambda row: row.state == "failed", reversed(past))))
+        return float(min(_LONGEST_PAUSE, 2**failed))
+
+    def present(self, nodes: Sequence[NodeRow], now: float, pace: Pace) -> list[NodeRow]:
+        """Those of all nodes that can be invited, by name."""
         return sorted(
             (
                 node
-                for node in self.store.nodes()
+                for node in nodes
                 if node.federation == self.hosted.name
                 and node.role == "node"
                 and node.state == "active"
                 and node.examples > 0
+                and node.mode != "away"
                 and now - (node.last_seen or 0.0) <= pace.away
             ),
             key=lambda node: node.name,
@@ -227,27 +247,31 @@ class Rounds:
     def _due(self, row: RoundRow) -> bool:
         tally = self.store.tally(row.federation, row.number)
         everyone = bool(row.roster) and sum(tally.values()) >= len(row.roster)
+        if everyone and self.pace().max_staleness:
+            # Late updates of others have been counted too.
+            heard = {c.node for c in self.store.contributions(row.federation, row.number)}
+            everyone = heard >= row.roster.keys()
         return tally.get("accepted", 0) >= row.target or everyone or self.clock() >= row.deadline
 
     def _close(self, row: RoundRow) -> bool:
         fence = self.store.claim_close(row.federation, row.number, self.holder, self.clock(), self._term)
         if fence is None:
             return False
+        self.claimed(row.number)
         with self._lease(row, fence):
             start = perf_counter()
             heard = self.store.contributions(row.federation, row.number)
             accepted = sum(contribution.status == "accepted" for contribution in heard)
-            enough = accepted >= row.quorum
-            done = (
-                self._publish(row, fence, heard, start) if enough else self._fail(row, fence, heard, accepted)
-            )
+            if accepted >= row.quorum:
+                done = self._publish(row, fence, heard, start)
+            else:
+                done = self._fail(row, fence, heard, f"{accepted} of the {row.quorum} updates needed came")
         if done:
             self.vault.drop(row.federation, row.number, heard)
             self._forget(row)
         return done
 
-    def _fail(self, row: RoundRow, fence: int, heard: Sequence[ContributionRow], accepted: int) -> bool:
-        reason = f"{accepted} of the {row.quorum} updates needed came"
+    def _fail(self, row: RoundRow, fence: int, heard: Sequence[ContributionRow], reason: str) -> bool:
         record = RoundRecord(
             round=row.number,
             outcome=Outcome.KEPT,
@@ -262,9 +286,15 @@ class Rounds:
 
     def _publish(self, row: RoundRow, fence: int, heard: Sequence[ContributionRow], start: float) -> bool:
         standing = self.standing(row.number)
-        closed = self._fold(row, standing, heard)
+        try:
+            closed = self._fold(row, standing, heard)
+        except Refusal:
+            raise  # The store is away for a moment.
+        except HainaError as error:
+            # The same updates would give the same error for ever.
+            return self._fail(row, fence, heard, f"no model could be made: {error}")
         folded = perf_counter()
-        metrics = self.hosted.evaluate(closed.model)
+        metrics, decisions = self._evaluated(closed)
         header, buffer = self.hosted.envelope.pieces(closed.model)
         identity = self._put((header, buffer))
         state = self.blobs.put_bytes(self.hosted.rest(Standing(row.number, closed.model, closed.state)))
@@ -275,6 +305,7 @@ class Rounds:
             parent=self._model(row.version).sha256,
             notes={"learning_rate": float(row.task["learning_rate"]), **closed.record.notes},
             metrics=metrics,
+            decisions={**closed.record.decisions, **decisions},
             timing={
                 "combine": round(folded - start, 6),
                 "evaluate": round(perf_counter() - folded, 6),
@@ -296,10 +327,21 @@ class Rounds:
         done = self.store.publish(
             row.federation, row.number, fence, model, record.to_json(), now, finished=finished
         )
+        if done and finished:
+            why = "the fit has converged" if closed.finished else "all rounds are closed"
+            self.store.set_state(row.federation, "finished", why)
         if done:
             vector = self.hosted.envelope.vector(self.blobs.path(identity))
             self._standing = Standing(model.version, vector, closed.state)
         return done
+
+    def _evaluated(self, closed: Closed) -> tuple[dict[str, float], dict[str, str]]:
+        """Metrics of the new model; where they cannot be had, why. A model is not lost for want of its accuracy."""
+        try:
+            return self.hosted.evaluate(closed.model), {}
+        except HainaError as error:
+            log.warning("%s: the model could not be evaluated: %s", self.hosted.name, error)
+            return {}, {"evaluation": f"not possible: {error}"}
 
     def _fold(self, row: RoundRow, standing: Standing, heard: Sequence[ContributionRow]) -> Closed:
         """The same calls as in a simulation."""

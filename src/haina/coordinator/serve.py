@@ -24,6 +24,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from haina.coordinator.authority import Authority
 from haina.coordinator.blobs import Blobs, FolderBlobs, TableBlobs
@@ -94,17 +95,20 @@ async def serving(
         desk = Desk(core, static.limits)
         http = HttpDoor(desk)
         grpc = GrpcDoor(desk)
+        last = _last_address(static.state)
         with _listening("http", static.http):
-            http_port = await http.open(*static.http, server_context(ground.authority.server))
+            at = _again(static.http, last.get("http_port"))
+            http_port = await http.open(*at, server_context(ground.authority.server))
         with _listening("grpc", static.grpc):
-            grpc_port = await grpc.open(*static.grpc, grpc_server_credentials(ground.authority.server))
+            at = _again(static.grpc, last.get("grpc_port"))
+            grpc_port = await grpc.open(*at, grpc_server_credentials(ground.authority.server))
         core.ground = ground = replace(
             ground,
             http="https://" + (static.public_http or f"{static.public_name}:{http_port}"),
             grpc=static.public_grpc or f"{static.public_name}:{grpc_port}",
         )
         await asyncio.to_thread(_local_operator, ground, static.state)
-        _write_address(static.state, ground)
+        _write_address(static, ground, http_port, grpc_port)
         core.start()
         _give_back_memory()
         try:
@@ -126,6 +130,32 @@ def _listening(door: str, address: Address) -> Iterator[None]:
             f"{address.host}:{address.port} cannot be listened at",
             remedy=f"Something may be there already: ss -ltn, or name another: --{door} HOST:PORT",
         ) from error
+
+
+def _last_address(state: Path) -> dict[str, Any]:
+    """What the last coordinator of this folder wrote about itself."""
+    try:
+        said = json.loads((state / "coordinator.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def _again(wanted: Address, last: object) -> Address:
+    """Where the system may choose a port (0), the one it chose before, if that is free: sites were invited to it."""
+    if wanted.port or not isinstance(last, int):
+        return wanted
+    with socket.socket(socket.AF_INET6 if ":" in wanted.host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((wanted.host, last))
+        except OSError:
+            log.warning(
+                "port %d of the last time is taken: sites that were invited to it will not find this one",
+                last,
+            )
+            return wanted
+    return Address(wanted.host, last)
 
 
 def _tell(loop: asyncio.AbstractEventLoop, core: CoordinatorCore, topic: str) -> None:
@@ -233,12 +263,19 @@ def _local_operator(ground: Ground, state: Path) -> None:
     credentials.save(state / "operator")
 
 
-def _write_address(state: Path, ground: Ground) -> None:
-    draft = state / ".coordinator.json.new"
-    draft.write_text(
-        json.dumps({"http": ground.http, "grpc": ground.grpc, "pid": os.getpid()}), encoding="utf-8"
-    )
-    draft.replace(state / "coordinator.json")
+def _write_address(static: StaticSettings, ground: Ground, http_port: int, grpc_port: int) -> None:
+    """For the command line on this machine, which need not know the public name."""
+    here = static.http.host in ("127.0.0.1", "::1", "localhost", "0.0.0.0", "::")  # noqa: S104 -- compared, not bound
+    said = {
+        "http": f"https://localhost:{http_port}" if here else ground.http,
+        "grpc": ground.grpc,
+        "http_port": http_port,
+        "grpc_port": grpc_port,
+        "pid": os.getpid(),
+    }
+    draft = static.state / ".coordinator.json.new"
+    draft.write_text(json.dumps(said), encoding="utf-8")
+    draft.replace(static.state / "coordinator.json")
 
 
 def _give_back_memory() -> None:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from haina.coordinator.hosted import Hosted
 from haina.coordinator.rounds import Rounds
@@ -20,6 +21,7 @@ from haina.errors import HainaError
 from haina.wire.messages import Task
 
 log = logging.getLogger("haina.station")
+T = TypeVar("T")
 
 #: Seconds between looks at the store where nothing says that it changed.
 _LOOK = 1.0
@@ -39,6 +41,11 @@ class Bell:
     async def wait(self, seconds: float) -> None:
         """Return at the next ring, or after so many seconds."""
         await within(self._event, seconds)
+
+
+def _in_loop(loop: asyncio.AbstractEventLoop, call: Callable[[int], None], number: int) -> None:
+    with suppress(RuntimeError):  # The loop has ended.
+        loop.call_soon_threadsafe(call, number)
 
 
 async def within(event: asyncio.Event, seconds: float) -> None:
@@ -119,6 +126,8 @@ class Station:
 
     def start(self) -> None:
         """Begin to run rounds."""
+        loop = asyncio.get_running_loop()
+        self.rounds.claimed = lambda number: _in_loop(loop, self._closing, number)
         self._runner = asyncio.create_task(self._run(), name=f"haina-{self.name}")
 
     async def close(self) -> None:
@@ -137,20 +146,29 @@ class Station:
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            try:
-                changed = await loop.run_in_executor(self._thread, self.rounds.advance)
-                await self.look()
-            except HainaError as error:
-                log.warning("%s: %s", self.name, error)
-                changed = False
-            except Exception:
-                # A defect in one federation must not end the coordinator, nor this federation for good.
-                log.exception("%s: the round could not go on", self.name)
-                changed = False
+            changed = await self._soundly(loop.run_in_executor(self._thread, self.rounds.advance))
+            # Also after an error: another replica may have gone on.
+            await self._soundly(self.look())
             if changed:
                 continue
             await within(self._poke, self._patience())
             self._poke.clear()
+
+    async def _soundly(self, work: Awaitable[T]) -> T | None:
+        """Await; a defect in one federation must not end the coordinator, nor this federation for good."""
+        try:
+            return await work
+        except HainaError as error:
+            log.warning("%s: %s", self.name, error)
+        except Exception:
+            log.exception("%s: the round could not go on", self.name)
+        return None
+
+    def _closing(self, number: int) -> None:
+        """A round closes here from now on: an update that comes too late for it is told so, before the store is asked."""
+        row = self.view.row
+        if row is not None and row.number == number:
+            self.view = replace(self.view, row=replace(row, state="closing"))
 
     def _patience(self) -> float:
         row, every = self.view.row, self.rounds.pace().every

@@ -9,6 +9,7 @@ Rows of updates that arrive together are committed together: while one commit wa
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +23,8 @@ from haina.strategy.parts import Needs, Payload
 from haina.wire import identity
 from haina.wire.codecs import size
 from haina.wire.messages import Manifest
+
+log = logging.getLogger("haina.uploads")
 
 #: Most rows in one commit.
 BATCH = 64
@@ -54,20 +57,33 @@ class Commits:
             batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
             try:
                 answers = await self.run(self.write, [row for row, _ in batch])
-            except BaseException as error:
+            except Exception as error:
+                if not isinstance(error, HainaError):
+                    log.exception("%d contributions could not be written", len(batch))
+                    if len(batch) > 1:
+                        # One of them may be the cause: the others must not suffer for it.
+                        for row, future in batch:
+                            await self._alone(row, future)
+                        continue
+                    error = Refusal("unavailable", "the store failed")
                 for _, future in batch:
                     if not future.done():
-                        future.set_exception(
-                            error
-                            if isinstance(error, HainaError)
-                            else Refusal("unavailable", "the store failed")
-                        )
-                if not isinstance(error, Exception):
-                    raise
+                        future.set_exception(error)
                 continue
             for (_, future), answer in zip(batch, answers, strict=True):
                 if not future.done():
                     future.set_result(answer)
+
+    async def _alone(self, row: ContributionRow, future: asyncio.Future[Outcome]) -> None:
+        try:
+            (answer,) = await self.run(self.write, [row])
+        except Exception as error:
+            if not future.done():
+                kind = error if isinstance(error, HainaError) else Refusal("unavailable", "the store failed")
+                future.set_exception(kind)
+        else:
+            if not future.done():
+                future.set_result(answer)
 
 
 def check_manifest(hosted: Hosted, caller: Caller, manifest: Manifest, largest: int) -> None:

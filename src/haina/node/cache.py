@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from haina.errors import Unreachable
+from haina.wire.refusal import Refusal
 
 #: Bytes hashed at a time.
 _CHUNK = 1 << 20
@@ -41,10 +42,20 @@ class Cache:
         if final.exists():
             os.utime(final)
             return final
-        fetch(part, part.stat().st_size if part.exists() else 0)
-        if _sha256(part) != sha256:
-            part.unlink()
-            raise Unreachable("a model came damaged", remedy="It will be fetched again")
+        # Killed between the last byte and the new name, there is nothing left to fetch.
+        if not part.exists() or _sha256(part) != sha256:
+            try:
+                fetch(part, part.stat().st_size if part.exists() else 0)
+            except Refusal as error:
+                if error.code == "range":
+                    part.unlink(missing_ok=True)
+                    raise Unreachable("a model came too long", remedy="It will be fetched again") from error
+                raise
+            if _sha256(part) != sha256:
+                part.unlink()
+                raise Unreachable("a model came damaged", remedy="It will be fetched again")
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
         part.replace(final)
         self._sweep(sha256)
         return final

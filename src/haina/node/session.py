@@ -115,6 +115,8 @@ class Session:
                     self._sleep(float(self._settings.values.get("report_interval", 300.0)))
                 elif event.task is None:
                     self._sleep(event.retry)
+            away = hello.model_copy(update={"mode": "away"})
+            self._patiently(lambda link: link.hello(away))
         return "one update was delivered"
 
     # ------------------------------------------------------------------------------------------ one round

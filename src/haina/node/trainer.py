@@ -126,6 +126,6 @@ class Trainer:
         )
 
 
-def _limit(task: Task) -> float | None:
-    """Seconds that training may take: a round's own time, with a margin for slow clocks; no limit where the round has none."""
-    return max(60.0, 2.0 * task.seconds) if task.seconds else None
+def _limit(task: Task) -> float:
+    """Seconds that training may take: a round's own time, with a margin for slow clocks."""
+    return max(60.0, 2.0 * task.seconds)

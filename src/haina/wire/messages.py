@@ -77,7 +77,8 @@ class Renew(Message):
 class Hello(Message):
     """A node says what it is. Sent at start, and again when any of it changes.
 
-    `examples` are the rows it trains on; shares are made from them before training where the strategy streams. `doing` is free text for people.
+    `examples` are the rows it trains on; shares are made from them before training where the strategy streams. `mode` "away" is a goodbye: the node
+    is not invited until it says hello again.
     """
 
     software: Short = ""
@@ -86,7 +87,7 @@ class Hello(Message):
     learners: Annotated[tuple[Short, ...], Field(max_length=16)] = ()
     federation: Name | None = None
     examples: Annotated[int, Field(ge=0, le=10**12)] = 0
-    mode: Literal["rounds", "periodic"] = "rounds"
+    mode: Literal["rounds", "periodic", "away"] = "rounds"
 
 
 class Welcome(Message):
@@ -255,13 +256,14 @@ class Problem(Message):
 
 
 class Invite(Message):
-    """Ask for an invitation; good for one enrolment within `hours`."""
+    """Ask for an invitation; good for one enrolment within `hours`. Whoever has the name now is put out by it, which `replace` must allow."""
 
     name: Name
     role: Role = Role.NODE
     federation: Name | None = None
     group: Name | None = None
     hours: Annotated[float, Field(gt=0, le=24 * 30)] = 24.0
+    replace: bool = False
 
 
 class Invitation(Message):

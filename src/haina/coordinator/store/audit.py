@@ -6,7 +6,7 @@ not do, since of two transactions the later number may be committed first; there
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -29,6 +29,16 @@ class Audit(Part):
         return self._database.write(
             lambda transaction: write_audit(transaction, when, who, action, subject, detail or {})
         )
+
+    def add_audits(self, lines: Sequence[tuple[str, str, str, Mapping[str, Any]]]) -> None:
+        """Write lines (who, action, subject, detail): all of them or none."""
+        when = self._database.clock()
+
+        def work(transaction: Transaction) -> None:
+            for line in lines:
+                write_audit(transaction, when, *line)
+
+        self._database.write(work)
 
     def audit(self, after_id: int, last: int) -> list[AuditRow]:
         """The last lines among those with a number above `after_id`, oldest first."""
