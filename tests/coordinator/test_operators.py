@@ -131,7 +131,10 @@ def test_who_may_call_what_is_what_the_table_says(tmp_path, role):
                             continue
                         code, what = await outcome(made(o.core, call, caller, message))
                         # An operator may; a node is no member of the other, or its manifest does not fit.
-                        assert code in ("granted", "not_found", "forbidden", "invalid", "conflict"), (call.name, what)
+                        assert code in ("granted", "not_found", "forbidden", "invalid", "conflict"), (
+                            call.name,
+                            what,
+                        )
                         assert "is a " not in what, (call.name, what)
                         continue
                     await o.core.end_news()

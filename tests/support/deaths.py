@@ -1,4 +1,5 @@
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from itertools import count
 
@@ -9,7 +10,10 @@ OPERATIONS = ("open", "mkdir", "fsync", "link", "replace", "unlink")
 def deaths(action: Callable[[], object]) -> Iterator[int]:
     """Run `action` in processes that die without any clean-up: before their first file operation, their second, and so on. One yield a death."""
     for fatal in count(1):
-        child = os.fork()
+        with warnings.catch_warnings():
+            # JAX, where another test has imported it, warns of every fork; this child touches files only.
+            warnings.simplefilter("ignore")
+            child = os.fork()
         if child == 0:
             _die_at(fatal)
             try:

@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import Any, Protocol
 
 from haina.coordinator.static import StaticSettings
@@ -104,6 +105,7 @@ class SettingsService:
     def __init__(self, log: Log, clock: Callable[[], float]) -> None:
         self._log, self._clock = log, clock
         self._stale = False
+        self._lock = Lock()
         self._standing = self._read()
 
     # ------------------------------------------------------------------------------------------ reading
@@ -116,7 +118,7 @@ class SettingsService:
         if self._stale:
             self._stale = False
             try:
-                self._standing = self._read()
+                self._refresh()
             except HainaError:
                 self._stale = True
         standing = self._standing
@@ -228,7 +230,11 @@ class SettingsService:
         return _entry(rows[: row.version - 1], row)
 
     def _refresh(self) -> _Standing:
-        self._standing = standing = self._read()
+        standing = self._read()
+        with self._lock:
+            # Another thread may have begun later and come back earlier.
+            if standing.version >= self._standing.version:
+                self._standing = standing
         return standing
 
     def _read(self) -> _Standing:
