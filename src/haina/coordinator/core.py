@@ -43,7 +43,7 @@ from haina.wire.refusal import Refusal
 
 log = logging.getLogger("haina.core")
 
-#: Seconds for which a node's row is believed without asking the store again: how long a revocation by another replica may go unnoticed.
+#: Seconds for which a node's row is believed, among replicas, without asking the store again: how long a revocation by another may go unnoticed.
 _BELIEVED = 1.0
 #: Seconds between writings of signs of life.
 _SEEN = 2.0
@@ -140,7 +140,9 @@ class CoordinatorCore(Operators):
         caller = Caller(holder.name, Role(holder.role), holder.serial, certificate)
         if len(self._callers) > 100_000:
             self._callers.clear()
-        self._callers[holder.serial] = (self.ground.clock() + _BELIEVED, caller, row)
+        # One process alone makes every change itself, and forgets the rows then.
+        until = self.ground.clock() + _BELIEVED if self.ground.shared else expiry(certificate)
+        self._callers[holder.serial] = (until, caller, row)
         return caller
 
     def forget_callers(self) -> None:

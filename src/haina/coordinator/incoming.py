@@ -142,7 +142,7 @@ class Incoming:
             self._here += len(chunk)
 
     def finish(self, codec: str, length: int) -> Verified:
-        """All is here: verify it, and make it durable (its bytes and its name are on the disk when this returns).
+        """All is here: verify it, and make its bytes durable (its name is after `Spool.sync`).
 
         The file then stays, whatever else its node sends, until it is discarded here or dropped from the spool.
 
@@ -214,17 +214,12 @@ class Incoming:
             self._fail(error)
 
     def _settle(self) -> None:
-        """On the disk, whatever happens next."""
+        """The bytes are on the disk, whatever happens next; their name is when the folder is (`Spool.sync`), once for a batch of uploads."""
         memory, self._memory = self._memory, None
         self._put(b"" if memory is None else memory, 0)
         try:
             assert self._file is not None
             os.fsync(self._file)
-            folder = os.open(self.path.parent, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
         except OSError as error:
             self._fail(error)
 

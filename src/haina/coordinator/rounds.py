@@ -199,6 +199,7 @@ class Rounds:
 
     def record(self, batch: list[ContributionRow]) -> list[Recorded]:
         """Commit contributions that arrived together. Where updates are folded as they come, the new ones are, in the same transaction."""
+        self.vault.sync()
         if not self.folds:
             return self.store.record(batch)
         # What was folded for a commit that failed must not come back with one that folds nothing.

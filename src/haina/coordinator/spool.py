@@ -115,6 +115,14 @@ class Spool:
         incoming.recall()
         return incoming
 
+    def sync(self) -> None:
+        """The names of all that is whole are on the disk; to be called before any of it is promised."""
+        folder = os.open(self._folder, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
     def path(self, federation: str, round: int, node: str, sha256: str) -> Path:
         """Where the verified bytes of an upload lie."""
         return self._path(_key(federation, round, node), sha256)

@@ -22,6 +22,9 @@ class Vault(Protocol):
     def keep(self, row: ContributionRow) -> None:
         """Make a verified upload readable by whoever closes the round. It is durable in the spool already."""
 
+    def sync(self) -> None:
+        """What was kept is on the disk when this returns; called before its rows are committed."""
+
     def path(self, row: ContributionRow) -> Path:
         """A file with the bytes."""
 
@@ -37,6 +40,10 @@ class SpoolVault:
 
     def keep(self, row: ContributionRow) -> None:
         """See `Vault.keep`."""
+
+    def sync(self) -> None:
+        """See `Vault.sync`."""
+        self.spool.sync()
 
     def path(self, row: ContributionRow) -> Path:
         """See `Vault.path`."""
@@ -61,7 +68,11 @@ class SharedVault:
         """See `Vault.keep`."""
         assert row.sha256 is not None
         if row.kept:
+            # Durable when this returns.
             self.blobs.put_file(self.spool.path(row.federation, row.round, row.node, row.sha256), row.sha256)
+
+    def sync(self) -> None:
+        """See `Vault.sync`: what is kept is durable already, and what is folded lies in the database."""
 
     def path(self, row: ContributionRow) -> Path:
         """See `Vault.path`."""
