@@ -212,7 +212,7 @@ def test_once_is_one_update_and_a_daemon_stays(tmp_path):
         assert once.err.count("delivered (") == 1
         assert "one update was delivered" in once.err
         rest = finished(house.join("hospital-b.invite", "--data", "hospital-b.csv"), 30)
-        assert "Ended: finished" in rest.err
+        assert "Ended: the fit has converged" in rest.err
         time.sleep(1)
         assert daemon.poll() is None
         daemon.send_signal(signal.SIGTERM)

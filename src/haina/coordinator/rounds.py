@@ -324,13 +324,11 @@ class Rounds:
             created=now,
             metrics=metrics,
         )
+        why = "the fit has converged" if closed.finished else "all rounds are closed"
         finished = closed.finished or row.number >= self.hosted.federation.settings.train.rounds
         done = self.store.publish(
-            row.federation, row.number, fence, model, record.to_json(), now, finished=finished
+            row.federation, row.number, fence, model, record.to_json(), now, finished, why
         )
-        if done and finished:
-            why = "the fit has converged" if closed.finished else "all rounds are closed"
-            self.store.set_state(row.federation, "finished", why)
         if done:
             vector = self.hosted.envelope.vector(self.blobs.path(identity))
             self._standing = Standing(model.version, vector, closed.state)

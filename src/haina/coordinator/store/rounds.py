@@ -106,6 +106,7 @@ class Rounds(Part):
         record: dict[str, Any],
         closed_at: float,
         finished: bool,
+        reason: str = "",
     ) -> bool:
         """End a round with a new model; all of it or nothing.
 
@@ -115,6 +116,7 @@ class Rounds(Part):
             record: `RoundRecord.to_json`.
             closed_at: now.
             finished: this was the last round.
+            reason: why it was, for people.
 
         Returns:
             Whether the round is closed by this fence; False under an old one: nothing was written.
@@ -135,7 +137,7 @@ class Rounds(Part):
                     allowed=f"{held.version + 1} of {federation}",
                 )
             transaction.execute(sa.insert(tables.model).values(written(model)))
-            news = {"version": model.version} | ({"state": "finished", "reason": ""} if finished else {})
+            news = {"version": model.version} | ({"state": "finished", "reason": reason} if finished else {})
             change = sa.update(_federation).where(_federation.c.name == federation).values(**news)
             transaction.execute(change)
             return True
