@@ -334,3 +334,26 @@ def test_on_a_terminal_there_is_a_picture_below_the_talk(tmp_path):
         process.kill()
     assert b"haina invite NAME" in seen
     assert b"running: round 0 of 2 closed" in seen
+
+
+@pytest.mark.slow
+def test_periodic_sites_report_at_the_interval_that_is_pushed_to_them(tmp_path):
+    house = Served(tmp_path, nodes=2)
+    try:
+        house.invited("hospital-a", "hospital-b")
+        sites = [
+            house.join(f"hospital-{site}.invite", "--data", f"hospital-{site}.csv", "--periodic")
+            for site in "ab"
+        ]
+        house.haina("config", "set", "report_interval=1")
+        start = time.monotonic()
+        for site in sites:
+            said = finished(site, 60)
+            assert said.code == 0, said
+            rounds = said.err.count("delivered (")
+            assert "Ended: the fit has converged" in said.err
+        # One update an interval, not one as soon as there is a task.
+        assert rounds >= 5
+        assert time.monotonic() - start > rounds - 2
+    finally:
+        house.close()
