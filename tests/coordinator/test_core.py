@@ -1,4 +1,5 @@
 import asyncio
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from haina.coordinator.contract import Caller
 from haina.coordinator.host import pace_of
 from haina.coordinator.hosted import Hosted
 from haina.coordinator.serve import _station
-from haina.coordinator.store import FederationRow, ModelRow
+from haina.coordinator.store import ContributionRow, FederationRow, ModelRow
 from haina.federation.bench import Bench
 from haina.federation.envelope import Envelope
 from haina.federation.federation import Federation
@@ -324,6 +325,35 @@ def test_an_old_manifest_does_not_count_again(tmp_path):
             assert (await a.deliver(other, body2)).fate is Fate.REFUSED
             assert o.store.contributions("trial", 2) == []
             assert o.store.model("trial").sha256 == model
+
+    run(work())
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_copy_is_a_duplicate_even_where_the_first_was_not_heard_of_and_the_round_is_closing(
+    tmp_path, begun
+):
+    async def work():
+        async with office(tmp_path) as o:
+            a, _ = await o.nodes("a", "b")
+            manifest, body = a.parcel((await a.ask()).task, [1, 2, 3])
+            landing = None
+            if begun:
+                landing = await o.core.begin(await a.caller(), manifest, 0)
+                await landing.write(body)
+            else:
+                assert (await a.deliver(manifest, body)).fate is Fate.ACCEPTED
+            # What another replica knows whose news are late: not that it was counted, only that the round is closing.
+            view = o.station.view
+            view.answered.clear()
+            if landing is not None:
+                there = ContributionRow(
+                    "trial", 1, "a", 1, 0, "accepted", o.clock.now, "other", manifest.sha256
+                )
+                assert o.store.record([there]) == ["new"]
+            view.row = replace(view.row, state="closing")
+            again = await landing.commit() if landing else await a.deliver(manifest, body)
+            assert again.fate is Fate.DUPLICATE
 
     run(work())
 

@@ -344,13 +344,15 @@ class CoordinatorCore(Operators):
         check_manifest(station.hosted, caller, manifest, self.ground.largest_upload)
         settings_version = self._settings(await self._row(caller)).version
         if station.view.heard(manifest.round, caller.name):
-            there = await self.ground.run(
-                self.ground.store.contribution, manifest.federation, manifest.round, caller.name
-            )
-            if there is not None:
-                return _again(there, manifest, settings_version)
+            again = await self.again(manifest, settings_version)
+            if again is not None:
+                return again
         where = self.place_now(station, manifest)
         if isinstance(where, str):
+            # Another replica may have counted it already, and closed the round for that.
+            again = await self.again(manifest, settings_version)
+            if again is not None:
+                return again
             # Once in a round: who sends it again and again fills no log.
             closed = station.view.federation.closed
             if self._late.get(caller.name) != closed:
@@ -372,6 +374,13 @@ class CoordinatorCore(Operators):
         """Where an update counts, as things stand (`uploads.place`)."""
         view, staleness = station.view, station.rounds.pace().max_staleness
         return place(station.hosted, manifest, view.row, view.federation, staleness)
+
+    async def again(self, manifest: Manifest, settings_version: int) -> Ack | None:
+        """The answer to a second delivery; None where the store, and so any replica, knows of no first one."""
+        there = await self.ground.run(
+            self.ground.store.contribution, manifest.federation, manifest.round, manifest.node
+        )
+        return None if there is None else _again(there, manifest, settings_version)
 
     def may_be_late(self, station: Station) -> bool:
         """True where an update that misses its round may count in the next."""

@@ -61,8 +61,9 @@ class Arrival:
         now = ground.clock()
         counted_in = core.place_now(self._station, manifest)
         if isinstance(counted_in, str):
+            again = await core.again(manifest, self._settings_version)
             self._incoming.discard()
-            return Ack(fate=Fate.REFUSED, reason=counted_in, settings_version=self._settings_version)
+            return again or Ack(fate=Fate.REFUSED, reason=counted_in, settings_version=self._settings_version)
         given = self._station.given.get((manifest.round, manifest.node))
         row = ContributionRow(
             federation=manifest.federation,
