@@ -223,8 +223,14 @@ class Person:
         return (sign(self.key, manifest) if signed else manifest), body
 
     def task(self):
-        """Wait for the round to be open."""
-        return self.link("http").ask(Ask(federation=self.federation, wait=5)).task
+        """Wait for the round to be open; settings, which may come first and without it, are taken note of."""
+        version = 0
+        for _ in range(5):
+            event = self.link("http").ask(Ask(federation=self.federation, wait=5, settings_version=version))
+            if event.task is not None or event.finished:
+                break
+            version = version if event.settings is None else event.settings.version
+        return event.task
 
     def close(self):
         for link in self._links.values():
