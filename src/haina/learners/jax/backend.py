@@ -11,6 +11,7 @@ they stand as they are, and bytes may differ from those of a process on one thre
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from haina.errors import LearnerError
 
@@ -25,4 +26,44 @@ except ImportError as error:
         "the jax learner needs jax, which is not installed", remedy="Run: pip install 'haina[jax]'"
     ) from error
 
-__all__ = ["jax", "jnp", "lax"]
+__all__ = ["jax", "jnp", "lanes", "lax"]
+
+#: Seconds of compilation from which a programme is worth a file.
+_WORTH = 0.2
+
+
+def _remember_programmes() -> None:
+    """Keep compiled programmes between processes, in the user's cache (`XDG_CACHE_HOME`), unless the user has said where or that none be kept."""
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ or os.environ.get("JAX_ENABLE_COMPILATION_CACHE") in (
+        "0",
+        "false",
+    ):
+        return
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "haina" / "jax"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except (OSError, RuntimeError):
+        return
+    if os.access(folder, os.W_OK):
+        jax.config.update("jax_compilation_cache_dir", str(folder))  # type: ignore[no-untyped-call]
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", _WORTH)  # type: ignore[no-untyped-call]
+
+
+_remember_programmes()
+
+#: On a CPU, lanes of a model with so many parameters at most; a larger one trains client after client.
+LANES, SMALL = 2, 1 << 13
+#: On a GPU a step costs the same for one client and for many.
+WIDE = 32
+
+
+def lanes(parameters: int) -> int:
+    """How many clients train side by side: a matter of the model and the machine alone, as the width of a batch of matrices changes bits.
+
+    Measured on one thread of a CPU, microseconds a step of a client with 1, 2, 4 and 8 lanes: logistic model of 610 parameters 4.4, 3.9, 3.5, 3.5;
+    network of 64-32-10 13.1, 12.5, 11.4, 11.1; 784-10 20.5, 23.1, 21.3, 25.5; 784-200-200-10 200, 241, 268, 306. More lanes than 4 stand idle
+    while the client with the most steps goes on.
+    """
+    if jax.default_backend() != "cpu":
+        return WIDE
+    return LANES if parameters <= SMALL else 1

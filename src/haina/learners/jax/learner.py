@@ -19,10 +19,11 @@ from haina.artifact import Array
 from haina.errors import LearnerError
 from haina.layout import Layout
 from haina.learners import gradient
-from haina.learners.jax.backend import jax, jnp
-from haina.learners.jax.program import BLOCK, Clients, Data, Program, Rates
+from haina.learners.jax.backend import jax, lanes
+from haina.learners.jax.losses import cross_entropy, squared
+from haina.learners.jax.program import BLOCK, Clients, Data, Program, Rates, Schedule
 from haina.learners.jax.pytree import flatten
-from haina.learners.learner import Metrics, Personal, Work
+from haina.learners.learner import Metrics, Personal, Shards, Work
 from haina.learners.plan import Plan, groups
 from haina.strategy.parts import Payload
 from haina.update import Result, Update
@@ -31,15 +32,7 @@ from haina.update import Result, Update
 GROUP = 1 << 26
 
 
-def _cross_entropy(outputs: Any, y: Any) -> Any:
-    return -jnp.take_along_axis(jax.nn.log_softmax(outputs), y[:, None], 1)[:, 0]
-
-
-def _squared(outputs: Any, y: Any) -> Any:
-    return jnp.square(outputs.reshape(y.shape) - y)
-
-
-_NAMED = {"cross_entropy": _cross_entropy, "squared": _squared}
+_NAMED: Mapping[str, Callable[[Any, Any], Any]] = {"cross_entropy": cross_entropy, "squared": squared}
 
 
 class JaxLearner:
@@ -93,6 +86,7 @@ class JaxLearner:
         self._first = lru_cache(maxsize=2)(self._tensors)
         self._outputs = lru_cache(maxsize=8)(self._count_outputs)
         self._room: dict[str, int] = {}
+        self._lanes = lanes(self.layout.size)
 
     def initial(self, seed: int) -> Array:
         """The first model `[d]`: `init` with `jax.random.key(seed)`."""
@@ -139,8 +133,8 @@ class JaxLearner:
         for start in range(0, len(y), gradient.CHUNK):
             part = slice(start, start + gradient.CHUNK)
             count = len(labels[part])
-            rows = _pad(gradient.inputs(x[part]), len(labels[part]) + BLOCK)
-            answers = _pad(labels[part], len(labels[part]) + BLOCK)
+            rows = self._pad("evaluated", gradient.inputs(x[part]), spare=BLOCK)
+            answers = self._pad("evaluated", labels[part], spare=BLOCK)
             sums, rights = self._program.score(
                 model, still, local, rows, answers, np.array([[0, count]], np.int32)
             )
@@ -176,26 +170,23 @@ class JaxLearner:
         began = time.perf_counter()
         shards = work.shards.take(group)
         outputs = self._outputs(*_row(shards.x))
-        x = gradient.inputs(np.concatenate([shards.of(k)[0] for k in range(len(shards))]))
-        y = gradient.targets(
-            np.concatenate([shards.of(k)[1] for k in range(len(shards))]), self._loss, outputs
-        )
+        data = self._data(shards, outputs)
         plan = Plan.of(shards.clients, shards.sizes.tolist(), work.training, round=work.round, seed=work.seed)
-        data = Data(
-            self._pad("rows", x, spare=BLOCK),
-            self._pad("rows", y, spare=BLOCK),
-            self._pad("steps", plan.rows),
-            self._pad("steps", plan.lengths),
-        )
+        lanes = plan.lanes(self._lanes, self._padded("steps", plan.span(self._lanes)))
         before = self._stack([self._own(work.seed, client) for client in shards.clients])
         offsets = None if work.offsets is None else work.offsets[list(group)].astype(np.float32, copy=False)
-        clients = Clients(
-            self._pad("clients", plan.starts),
-            self._pad("clients", plan.steps),
-            None if offsets is None else self._pad("clients", offsets),
-            before,
+        clients = Clients(None if offsets is None else self._pad("clients", offsets), before)
+        schedule = Schedule(
+            rows=lanes.rows,
+            lengths=lanes.lengths,
+            first=lanes.first,
+            ends=self._pad("clients", lanes.ends),
+            lane=self._pad("clients", lanes.lane),
+            client=self._pad("clients", lanes.client),
+            next=self._pad("clients", lanes.next),
+            count=np.int32(len(lanes.ends)),
         )
-        deltas, after = self._program.train(work.model, _rates(work), data, clients)
+        deltas, after = self._program.train(work.model, _rates(work), data, schedule, clients)
         ranges = self._pad("clients", np.stack([plan.bases, plan.bases + shards.sizes], 1).astype(np.int32))
         measure = work.training.measure
         scores: list[list[Metrics] | list[None]] = [
@@ -208,16 +199,28 @@ class JaxLearner:
             )
         ]
         rows = np.asarray(deltas)
-        seconds = (time.perf_counter() - began) / len(plan.lengths)
+        seconds = (time.perf_counter() - began) / int(plan.steps.sum())
         for k, client in enumerate(shards.clients):
             if self._memory is not None and after:
                 self._memory[client] = {name: np.array(values[k]) for name, values in after.items()}
             steps = int(plan.steps[k])
-            labels = y[plan.bases[k] : plan.bases[k] + shards.sizes[k]]
+            labels = data.y[plan.bases[k] : plan.bases[k] + shards.sizes[k]]
             report = gradient.report_of(
                 work, labels, steps, seconds * steps, outputs, scores[0][k], scores[1][k]
             )
             yield Update(client, rows[k].copy(), report)
+
+    def _data(self, shards: Shards, outputs: int) -> Data:
+        """The clients' rows one after another, as the framework takes them; what lies behind them is never looked at."""
+        answers = np.concatenate([shards.of(k)[1] for k in range(len(shards))])
+        length = self._padded("rows", len(answers) + BLOCK)
+        x = np.empty((length, *shards.x.shape[1:]), gradient.inputs(shards.x[:0]).dtype)
+        stop = 0
+        for k, size in enumerate(shards.sizes.tolist()):
+            start, stop = stop, stop + size
+            x[start:stop] = shards.of(k)[0]
+        y = _pad(gradient.targets(answers, self._loss, outputs), length)
+        return Data(x, y)
 
     def _measure(
         self, model: Array, deltas: Any, local: Mapping[str, Any], data: Data, ranges: Array, sizes: Array
@@ -230,8 +233,12 @@ class JaxLearner:
 
     def _pad(self, kind: str, array: Array, spare: int = 0) -> Array:
         """The array with zeros behind it, as long as any of its kind so far: few shapes, few compilations."""
-        self._room[kind] = max(self._room.get(kind, 1), len(array) + spare)
-        return _pad(array, self._room[kind])
+        return _pad(array, self._padded(kind, len(array) + spare))
+
+    def _padded(self, kind: str, length: int) -> int:
+        """The length of arrays of a kind: a power of two, and never less than before."""
+        self._room[kind] = max(self._room.get(kind, 1), 1 << (length - 1).bit_length())
+        return self._room[kind]
 
     def _own(self, seed: int, client: str) -> Mapping[str, Array]:
         """The tensors that stay with a client: remembered ones, or the first ones."""
@@ -264,8 +271,8 @@ def _row(x: Array) -> tuple[tuple[int, ...], str]:
 
 
 def _pad(array: Array, length: int) -> Array:
-    """The array with zeros behind it, up to the next power of two."""
-    out = np.zeros((1 << (length - 1).bit_length(), *array.shape[1:]), array.dtype)
+    """The array with zeros behind it."""
+    out = np.zeros((length, *array.shape[1:]), array.dtype)
     out[: len(array)] = array
     return out
 
