@@ -20,13 +20,13 @@ class Shards:
     """Local data of some clients: client k owns rows `offsets[k, 0]` to `offsets[k, 1]`, the last not included.
 
     Args:
-        clients: k names.
+        clients: k distinct names.
         x: `[N, ...]` features; may be memory-mapped. Only the rows of these clients are read.
         y: `[N]` targets: class numbers (integers) or values (floats).
         offsets: `[k, 2]` first row and row after the last, of each client.
     """
 
-    clients: tuple[str, ...]
+    clients: Sequence[str]
     x: Array
     y: Array
     offsets: NDArray[np.int64]
@@ -48,6 +48,14 @@ class Shards:
         """Features and targets of the k-th client (views, not copies)."""
         start, stop = self.offsets[k]
         return self.x[start:stop], self.y[start:stop]
+
+    def compact(self) -> Shards:
+        """The same clients with copies of their rows, one client after another and nothing between them."""
+        ends = np.cumsum(self.sizes)
+        parts = [self.of(k) for k in range(len(self))]
+        x = np.concatenate([self.x[:0], *(x for x, _ in parts)])
+        y = np.concatenate([self.y[:0], *(y for _, y in parts)])
+        return Shards(self.clients, x, y, np.column_stack([ends - self.sizes, ends]))
 
     def take(self, index: Sequence[int]) -> Shards:
         """The clients at the given positions, in that order."""

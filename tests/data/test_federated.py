@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from haina.data.dataset import Dataset
-from haina.data.federated import federate, numbered
+from haina.data.federated import federate
 from haina.data.partition import IID, Dirichlet, NaturalKey
 from haina.data.sources import load
 from haina.data.table import Columns, read_sites
@@ -82,10 +82,16 @@ def test_an_exact_number_of_test_rows():
     assert len(data.test[1]) == 7
 
 
-def test_names_are_as_wide_as_they_must_be():
-    assert numbered(2) == ("client-000", "client-001")
-    assert numbered(1001)[-1] == "client-1000"
-    assert numbered(1001)[0] == "client-0000"
+def test_the_digest_tells_rows_targets_owners_and_names_apart():
+    def digest(n=60, clients=3, seed=0, groups=None):
+        partition = IID(clients) if groups is None else NaturalKey("group")
+        return federate(marked(n, groups), partition, np.random.default_rng(seed), test=0).digest()
+
+    names = np.repeat(["a", "b"], 30)
+    told = [digest(), digest(n=61), digest(clients=4), digest(seed=1), digest(groups=names)]
+    told += [digest(groups=np.where(names == "a", "a", "c"))]
+    assert len(set(told)) == len(told)
+    assert digest() == told[0]
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,19 @@
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from haina.data import folder
 from haina.data.schema import Schema
+from haina.data.sources import load
 from haina.data.table import Columns
-from haina.errors import ConfigError, DataError
+from haina.errors import ConfigError, DataError, RunError
 from haina.federation import Federation
+from haina.federation.bench import Bench
+from haina.federation.runner import play
+from haina.shards import Shards
+from haina.simulation.rundir import RunDir
 
 MODEL = '[model]\nlearner = "jax"\nkind = "mlp"\nhidden = [4]\n'
 TABLE = """\
@@ -183,3 +190,110 @@ class TestAside:
             np.testing.assert_array_equal(fed.origin.aside(name)[0], getattr(fed.data, name)[0])
             assert len(fed.origin.aside(name)[1]) == rows
         assert not of(TABLE).has_rows("test")
+
+
+class TestFolder:
+    CLIENTS = '[data]\nsource = "clients/"\n'
+
+    @pytest.fixture
+    def clients(self, tmp_path):
+        """Thirty clients with the rows of digits, a test set and names; and the folder of the federation."""
+        digits = load("sklearn:digits").in_float32()
+        folder.write(
+            tmp_path / "clients",
+            digits.x[:1500],
+            digits.y[:1500],
+            [50] * 30,
+            names=[f"phone {k}" for k in range(30)],
+            test=(digits.x[1500:], digits.y[1500:]),
+        )
+        return tmp_path
+
+    def test_clients_are_taken_as_they_lie(self, clients):
+        for source in ('"clients/"', '"clients"', f'"{clients}/clients"'):
+            fed = of(f"[data]\nsource = {source}\n", clients)
+            assert (fed.schema.shape, fed.schema.classes) == ((64,), tuple("0123456789"))
+            assert fed.schema.features[:2] == ("x0", "x1")
+            assert fed.data.clients.sizes.tolist() == [50] * 30
+            assert fed.data.name(29) == "phone 29"
+            assert (fed.has_rows("test"), fed.has_rows("held")) == (True, False)
+            assert len(fed.origin.aside("test")[1]) == 297
+            assert fed.origin.aside("held")[0].shape == (0, 64)
+        glm = '[model]\nlearner = "glm"\nfamily = "binomial"\n'
+        assert "10 classes" in str(refused(lambda: of(self.CLIENTS, clients, glm).learner))
+
+    def test_keys_of_arrays_may_name_what_the_folder_cannot(self, clients):
+        named = f"shape = [64]\nfeatures = {[f'p{j}' for j in range(64)]}\nclasses = {list('0123456789')}\n"
+        fed = of(self.CLIENTS + named, clients)
+        assert fed.schema.features[63] == "p63"
+        assert len(fed.data) == 30
+        error = refused(lambda: of(self.CLIENTS + named.replace("'9'", "'nine'"), clients).data)
+        assert "the rows have shape [64] and 10 classes" in error.what
+
+    @pytest.mark.parametrize(
+        "setting",
+        [
+            "partition = {iid = 3}",
+            "test = 0.2",
+            "test = 0",
+            "held = 5",
+            "standardise = true",
+            'groups = "ward"',
+            'missing = "drop"',
+            'classes = ["a", "b"]',
+            'features = ["a"]',
+            "categorical = {sex = []}",
+        ],
+    )
+    def test_nothing_is_divided_or_set_aside(self, clients, setting):
+        error = refused(lambda: of(f"{self.CLIENTS}{setting}\n", clients).data)
+        assert error.what.startswith(
+            f"my.toml: data.{setting.split()[0]}: has no meaning where source is a folder"
+        )
+        assert "test_x.npy" in error.remedy
+
+    def test_what_is_wrong_with_a_folder_names_file_and_section(self, clients):
+        (clients / "clients" / "offsets.npy").unlink()
+        error = refused(lambda: of(self.CLIENTS, clients).data)
+        assert error.what.startswith("my.toml: data: ")
+        assert "offsets.npy is not there" in error.what
+        gone = of('[data]\nsource = "gone/"\n', clients)
+        assert "shape (or target), classes missing" in refused(lambda: gone.schema).what
+        assert "gone/x.npy is not there" in refused(lambda: gone.data).what
+
+    def test_a_coordinator_finds_its_rows_there(self, clients):
+        fed = of(self.CLIENTS, clients)
+        with Bench(fed) as bench:
+            assert bench.examples("test") == 297
+            assert bench.schema() == fed.schema
+            metrics = bench.evaluate(fed.learner.initial(3))
+        assert metrics.examples == 297
+
+    @pytest.mark.slow
+    def test_a_run_is_that_of_the_same_clients_in_memory_and_goes_on_only_with_them(self, clients, tmp_path):
+        rest = "[train]\nrounds = 3\nclients_per_round = 6\nbatch_size = 10\nlearning_rate = 0.5\n"
+        logistic = '[model]\nlearner = "jax"\nkind = "logistic"\n'
+        fed = of(self.CLIENTS, clients, logistic, rest)
+        plain = replace(
+            fed.data,
+            clients=Shards(
+                tuple(fed.data.clients.clients),
+                *map(np.array, (fed.data.clients.x, fed.data.clients.y, fed.data.clients.offsets)),
+            ),
+            files=(),
+            maps=(),
+        )
+        models = {}
+        for name, workers in (("one", 1), ("two", 2)):
+            records = list(play(fed, RunDir(tmp_path / name), workers=workers))
+            models[name] = [record.model for record in records]
+            assert records[-1].metrics["accuracy"] > 0.5
+        vars(fed.origin)["data"] = plain
+        models["memory"] = [record.model for record in play(fed, RunDir(tmp_path / "memory"))]
+        assert models["one"] == models["two"] == models["memory"]
+        y = np.load(clients / "clients" / "y.npy")
+        y[0] = (y[0] + 1) % 10
+        np.save(clients / "other.npy", y)
+        (clients / "other.npy").replace(clients / "clients" / "y.npy")
+        with pytest.raises(RunError, match="the data are not those"):
+            list(play(of(self.CLIENTS, clients, logistic, rest), RunDir(tmp_path / "one"), resume=True))

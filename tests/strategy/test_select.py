@@ -7,6 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
+from haina.data import folder
+from haina.data.names import Numbered
 from haina.errors import StrategyError
 from haina.strategy.members import Members
 from haina.strategy.select import ByParticipation, BySamples, BySimilarity, PowerOfChoice, Roster, Uniform
@@ -229,3 +231,24 @@ def test_a_roster_tells_names_and_examples():
     population = roster(3, [4, 5, 6])
     assert (len(population), population.name(2), population.examples(1)) == (3, "c2", 5)
     assert population.cumulative.tolist() == [4, 9, 15]
+
+
+@pytest.mark.parametrize("selector", SELECTORS, ids=repr)
+def test_clients_of_a_folder_are_drawn_as_those_of_a_list_and_not_listed(selector, tmp_path, monkeypatch):
+    n, rng = 20_000, np.random.default_rng(0)
+    sizes = rng.integers(1, 6, n)
+    total = int(sizes.sum())
+    folder.write(tmp_path / "clients", np.zeros((total, 1), np.float32), np.arange(total) % 2, sizes)
+    mapped = folder.read(tmp_path / "clients")
+    listed = Roster([f"client-{k:05d}" for k in range(n)], sizes.tolist())
+    names = []
+    made = Numbered._name
+    monkeypatch.setattr(Numbered, "_name", lambda self, k: names.append(k) or made(self, k))
+    for seed in range(20):
+        chosen = [
+            selector.choose(population, 10, NOBODY, np.random.default_rng(seed))
+            for population in (mapped, listed)
+        ]
+        assert chosen[0] == chosen[1]
+        assert mapped.shards(chosen[0]).sizes.tolist() == [sizes[int(name[7:])] for name in chosen[0]]
+    assert len(names) < 20 * 200

@@ -10,15 +10,19 @@ Without groups that is a plain permutation.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import mmap
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from haina.artifact import Array
+from haina.data import digest
 from haina.data.dataset import Dataset, Index
+from haina.data.names import Numbered
 from haina.data.partition import NaturalKey, Partition
 from haina.errors import DataError
 from haina.shards import Shards
@@ -36,6 +40,8 @@ class Federated:
         held: features and targets that the server holds (a judge's root set); may be empty.
         features: names of the features; empty for images.
         classes: names of the classes; None for values.
+        files: that the rows are mapped from; none where they lie in memory.
+        maps: of the clients' rows, if they are mapped.
     """
 
     clients: Shards
@@ -43,6 +49,8 @@ class Federated:
     held: Rows
     features: tuple[str, ...] = ()
     classes: tuple[str, ...] | None = None
+    files: tuple[Path, ...] = ()
+    maps: tuple[mmap.mmap, ...] = ()
 
     def __len__(self) -> int:
         return len(self.clients)
@@ -67,16 +75,30 @@ class Federated:
         Raises:
             DataError: a name is not in the population.
         """
-        unknown = [name for name in names if name not in self._place]
-        if unknown:
+        for pages in self.maps if hasattr(mmap, "MADV_DONTNEED") else ():
+            # Pages of earlier cohorts stay in the system's cache, not in this process, which would grow by 64 KB a client.
+            pages.madvise(mmap.MADV_DONTNEED)
+        try:
+            return self.clients.take([self._place(name) for name in names])
+        except (KeyError, ValueError):
+            unknown = next(name for name in names if name not in self.clients.clients)
             raise DataError(
-                f"there is no client {unknown[0]!r}", allowed=f"{self.name(0)} to {self.name(len(self) - 1)}"
-            )
-        return self.clients.take([self._place[name] for name in names])
+                f"there is no client {unknown!r}", allowed=f"{self.name(0)} to {self.name(len(self) - 1)}"
+            ) from None
+
+    def digest(self) -> str:
+        """SHA-256 of all rows and of whose they are; of rows in large files, of evenly spaced blocks (`haina.data.digest`)."""
+        if self.files:
+            return digest.of_files(self.files)
+        return digest.of_arrays(self.clients.clients, (self.clients.offsets, self.clients.x, self.clients.y))
 
     @cached_property
-    def _place(self) -> dict[str, int]:
-        return {name: i for i, name in enumerate(self.clients.clients)}
+    def _place(self) -> Callable[[str], int]:
+        """Name -> position."""
+        names = self.clients.clients
+        if isinstance(names, Numbered):
+            return names.index
+        return {name: i for i, name in enumerate(names)}.__getitem__
 
 
 def federate(
@@ -110,7 +132,7 @@ def federate(
     train = np.sort(order[first:])
     targets = dataset.targets(train)
     parts = partition.split(targets, rng)
-    names = partition.names(targets) if isinstance(partition, NaturalKey) else numbered(len(parts))
+    names = partition.names(targets) if isinstance(partition, NaturalKey) else Numbered(len(parts))
     order = np.concatenate([order[:first], train[np.concatenate(parts)]])
     x, y = dataset.x[order], dataset.y[order]
     ends = first + np.cumsum([len(part) for part in parts], dtype=np.int64)
@@ -122,12 +144,6 @@ def federate(
         dataset.features,
         dataset.classes,
     )
-
-
-def numbered(clients: int) -> tuple[str, ...]:
-    """Names of clients that have none: client-000, client-001, ..."""
-    width = max(3, len(str(clients - 1)))
-    return tuple(f"client-{k:0{width}d}" for k in range(clients))
 
 
 def _count(name: str, value: float | int, n: int) -> int:

@@ -4,6 +4,7 @@ sklearn:digits              a set that scikit-learn carries (`haina.data.bundled
 synthetic:1,1               FedProx's Synthetic(alpha, beta), or synthetic:iid (`haina.data.synthetic`)
 patients.csv  rows.parquet  a table (`haina.data.table`), with `Columns` to say what its columns mean
 rows.npz                    arrays x, y and, if wanted, features, classes, groups; never with pickles inside
+clients/                    a folder of mapped arrays, which is a whole federation and not one data set (`haina.data.folder`)
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from haina.data.synthetic import Synthetic
 from haina.data.table import Columns, read_table
 from haina.errors import DataError
 
-_FORMS = f"sklearn:{'|'.join(BUNDLED)}, synthetic:ALPHA,BETA, synthetic:iid, or a .csv, .parquet or .npz file"
+_FORMS = f"sklearn:{'|'.join(BUNDLED)}, synthetic:ALPHA,BETA, synthetic:iid, a .csv, .parquet or .npz file, or a folder of clients"
 
 
 def load(source: str, *, columns: Columns | None = None, seed: int = 0) -> Dataset:

@@ -2,6 +2,8 @@
 
 A schema is found in three places, in this order: it is handed in (a coordinator hands it to its nodes), `[data]` says enough by its keys, or the rows
 of `source` or `sites` can be read here, as a simulation does.
+
+A source that is a folder holds clients already (`haina.data.folder`): nothing of it is read, divided or set aside here.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from typing import Literal, cast
 import numpy as np
 
 from haina.artifact import Array
+from haina.data import folder as clients
 from haina.data.dataset import Dataset
 from haina.data.federated import Federated, federate
 from haina.data.partition import PARTITIONS, NaturalKey, Partition
@@ -79,7 +82,7 @@ class Origin:
         """Clients' rows, test rows and the server's samples, as a simulation divides them."""
         section = self.file.data
         with self._said():
-            dataset, found = self._read()
+            rows, found = self._read()
             # The rows are read once, whoever asks first.
             vars(self).setdefault("_found", found)
             agreed = self._agreed
@@ -89,8 +92,9 @@ class Origin:
                     allowed=f"shape {list(agreed.shape)} and the classes {', '.join(agreed.classes or ()) or '(none)'}",
                     remedy="Mend shape or classes, or the rows",
                 )
-            if section.standardise:
-                dataset = dataset.standardised()
+            if isinstance(rows, Federated):
+                return rows
+            dataset = rows.standardised() if section.standardise else rows
             rng = np.random.default_rng([self.file.seed, _DATA])
             return federate(dataset, self._partition(dataset), rng, test=section.test, held=section.held)
 
@@ -98,6 +102,8 @@ class Origin:
     def readable(self) -> bool:
         """True when the rows of `source` or `sites` are on this machine."""
         section = self.file.data
+        if self._clients is not None:
+            return (self._clients / "x.npy").is_file()
         paths = [*(section.sites or {}).values()]
         if section.source is not None and self._is_file(section.source):
             paths.append(section.source)
@@ -121,8 +127,11 @@ class Origin:
 
     def has_rows(self, name: Literal["test", "held"]) -> bool:
         """True when the coordinator has rows of its own of that kind; without reading them."""
-        of_simulation = self.readable and getattr(self.file.data, name) > 0
-        return getattr(self.file.serve, name) is not None or of_simulation
+        if getattr(self.file.serve, name) is not None:
+            return True
+        if self._clients is not None:
+            return (self._clients / f"{name}_x.npy").is_file()
+        return self.readable and getattr(self.file.data, name) > 0
 
     def aside(self, name: Literal["test", "held"]) -> tuple[Array, Array]:
         """The coordinator's own rows: from the file that `[serve]` names, or as a simulation sets them aside; none where neither can be."""
@@ -180,13 +189,18 @@ class Origin:
             gaps.append("classes")
         return gaps + [f"categorical.{name}" for name, levels in section.categorical.items() if not levels]
 
-    def _read(self) -> tuple[Dataset, Schema]:
-        """All rows, and the schema that they show."""
+    def _read(self) -> tuple[Dataset | Federated, Schema]:
+        """All rows, or all clients where they lie divided, and the schema that they show."""
         section = self.file.data
         if (section.source is None) == (section.sites is None):
             raise (self.place / "data").error(
                 "names no data, or names them twice", allowed="either source or sites"
             )
+        if self._clients is not None:
+            self._refuse_settings()
+            mapped = clients.read(self._clients)
+            shape = tuple(mapped.clients.x.shape[1:])
+            return mapped, Schema(shape, mapped.features, mapped.classes, self._dtype)
         columns: Columns | None = None
         if section.sites is not None:
             sites = {name: self.folder / path for name, path in section.sites.items()}
@@ -200,6 +214,24 @@ class Origin:
                 dataset = load(str(path), seed=self.file.seed)
         dataset = dataset if self._dtype == "float64" else dataset.in_float32()
         return dataset, Schema.of(dataset, columns, self._dtype)
+
+    @property
+    def _clients(self) -> Path | None:
+        """The folder of clients that `source` names, if it names one."""
+        source = self.file.data.source
+        if source is None or not (source.endswith("/") or (self.folder / source).is_dir()):
+            return None
+        return self.folder / source
+
+    def _refuse_settings(self) -> None:
+        section = self.file.data
+        kinds = {"shape", "features", "classes", "task"} if section.shape is not None else set()
+        for name in sorted(section.model_fields_set - kinds - {"source"}):
+            raise (self.place / "data" / name).error(
+                "has no meaning where source is a folder, whose clients are taken as they lie",
+                allowed="source alone, or with shape, features, classes and task",
+                remedy="Leave it out; test and held rows are test_x.npy, test_y.npy, held_x.npy and held_y.npy in the folder",
+            )
 
     @staticmethod
     def _is_file(source: str) -> bool:

@@ -153,10 +153,10 @@ class BySimilarity:
         Raises:
             StrategyError: nothing of that name is remembered of clients.
         """
-        if self.column not in members.columns:
+        if self.column not in members.defaults:
             raise StrategyError(
                 f"no step remembers {self.column!r} of clients",
-                allowed=", ".join(members.columns) or "nothing so far",
+                allowed=", ".join(members.defaults) or "nothing so far",
                 remedy="Add trust to the strategy, which keeps it, or select in another way",
             )
 
