@@ -289,7 +289,7 @@ def test_wrong_models_are_told_with_the_way_out():
     with pytest.raises(LayoutError, match="matches no tensor"):
         learner(LOGISTIC, local=("heed.*",), memory={})
     with pytest.raises(LearnerError, match="logistic, mlp, cnn"):
-        Model("transformer", (4,), 2)
+        Model("perceiver", (4,), 2)
     with pytest.raises(LearnerError, match="multiples of 4"):
         Model("cnn", (7, 7), 2)
 

@@ -190,6 +190,20 @@ def test_clipping_bounds_the_increment(mlp):
         assert np.linalg.norm(update.vector) <= 0.1 * 0.1 * update.report.steps * (1 + 1e-4)
 
 
+def test_what_leaves_is_clipped_and_noisy_as_in_jax(mlp):
+    pytest.importorskip("jax")
+    from haina.learners import jax
+
+    training = Training(batch_size=8, clip_update=0.01, noise=0.5, measure=EVERYTHING)
+    work = work_of(mlp, training=training)
+    plain = mlp.train(replace(work, training=Training(batch_size=8, measure=EVERYTHING)))
+    for ours, theirs, bare in zip(mlp.train(work), jax.learner(MLP).train(work), plain, strict=True):
+        np.testing.assert_allclose(ours.vector, theirs.vector, atol=1e-5)
+        assert np.linalg.norm(bare.vector) > 0.01
+        assert np.linalg.norm(ours.vector) == pytest.approx(0.01 * 0.5 * len(ours.vector) ** 0.5, rel=0.4)
+        assert replace(ours.report, seconds=0) == replace(bare.report, seconds=0)
+
+
 def test_one_class_one_example_and_empty_clients(mlp):
     work = work_of(mlp, (9, 0, 1))
     work.shards.y[:9] = 1

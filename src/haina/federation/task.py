@@ -17,7 +17,7 @@ from haina.update import Update
 from haina.wire.messages import Codec, Task
 
 #: Settings of training that a task carries under their own names.
-_SETTINGS = ("epochs", "steps", "batch_size", "momentum", "weight_decay", "clip_norm")
+_SETTINGS = ("epochs", "steps", "batch_size", "momentum", "weight_decay", "clip_norm", "clip_update", "noise")
 
 #: A client's memory between rounds by name: `control` (SCAFFOLD, FedDyn) and `personal/TENSOR` for each tensor that stays with the client.
 Memory = Mapping[str, Array]

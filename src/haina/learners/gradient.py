@@ -7,11 +7,12 @@ The optimiser is one rule, the same in each framework. With g the mean gradient 
     y <- y - learning_rate * v
 
 Clipping bounds what the data say and leaves the corrections alone. `proximal` and `offset` act on shared tensors only: a tensor that stays
-with the client has no received value to be pulled to.
+with the client has no received value to be pulled to. Before an increment leaves its client, `bounded` clips it and adds noise where asked.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,13 +20,16 @@ import numpy as np
 from haina.artifact import Array
 from haina.errors import LearnerError
 from haina.layout import Layout
-from haina.learners.learner import Metrics, Personal, Training, Work
+from haina.learners.learner import Metrics, Personal, Training, Work, client_rng
 from haina.learners.normalizer import norm_a
 from haina.report import Report
 from haina.update import Failure
 
 #: Losses with a name: mean over classes' log-likelihood, and the squared error (f(x) - y)^2 without a factor 1/2.
 LOSSES = ("cross_entropy", "squared")
+
+#: `client_rng` purpose of the noise on increments.
+NOISE = 2
 
 #: Rows looked at in one piece by evaluation and prediction: bounds memory.
 CHUNK = 4096
@@ -148,6 +152,41 @@ def check_measure(training: Training, loss: object) -> None:
         raise LearnerError(
             f"{name} cannot be measured with loss {loss!r}", allowed=", ".join(sorted(possible))
         )
+
+
+def bounded(work: Work, clients: Sequence[str], rows: Array) -> Array:
+    """Increments as they may leave their clients: clipped to `clip_update`, with noise (McMahan et al. 2018, "Learning Differentially Private
+    Recurrent Language Models", with the noise drawn by each client).
+
+    A row depends on itself, on its client's name and on the round, never on its neighbours or the framework. A row that is not finite stays so,
+    and is refused by the server.
+
+    Trap: the noise follows from the federation's seed, so that a run can be repeated. It hides a client from those who see the model, not from
+    those who know the seed, as the server does; and reports are not touched.
+
+    Args:
+        work: the round, its seed and its settings.
+        clients: k names.
+        rows: `[k, d]` increments, float32.
+
+    Returns:
+        `[k, d]` float32; the same array where nothing is asked for.
+    """
+    clip, noise = work.training.clip_update, work.training.noise
+    if clip is None:
+        return rows
+    out = np.empty_like(rows)
+    for client, received, kept in zip(clients, rows, out, strict=True):
+        row = received.astype(np.float64)
+        # NumPy's sum and not BLAS, which would share it among threads.
+        norm = float(np.sqrt(np.square(row).sum()))
+        if clip < norm < float("inf"):
+            row *= clip / norm
+        if noise:
+            rng = client_rng(work.seed, work.round, client, NOISE)
+            row += noise * clip * rng.standard_normal(len(row))
+        kept[:] = row
+    return out
 
 
 def no_examples(client: str) -> Failure:

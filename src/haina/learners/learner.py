@@ -32,6 +32,8 @@ class Training:
         momentum: heavy-ball momentum in [0, 1), started at zero every round.
         weight_decay: L2 coefficient >= 0 added to the gradient.
         clip_norm: the gradient of a step is scaled down to this L2 norm; None for no clipping.
+        clip_update: the increment is scaled down to this L2 norm before it leaves the client; None for no clipping.
+        noise: standard deviation, in units of `clip_update`, of the Gaussian noise added to each coordinate of the clipped increment.
         measure: which of `loss_before`, `loss_after`, `accuracy`, `label_counts` the report must hold (each loss costs one pass).
     """
 
@@ -41,6 +43,8 @@ class Training:
     momentum: float = 0.0
     weight_decay: float = 0.0
     clip_norm: float | None = None
+    clip_update: float | None = None
+    noise: float = 0.0
     measure: frozenset[str] = field(default_factory=frozenset)
 
     def __post_init__(self) -> None:
@@ -51,10 +55,18 @@ class Training:
             ("momentum", 0 <= self.momentum < 1, "a number in [0, 1)"),
             ("weight_decay", 0 <= self.weight_decay < float("inf"), "a finite number >= 0"),
             ("clip_norm", self.clip_norm is None or 0 < self.clip_norm < float("inf"), "a number > 0"),
+            ("clip_update", self.clip_update is None or 0 < self.clip_update < float("inf"), "a number > 0"),
+            ("noise", 0 <= self.noise < float("inf"), "a finite number >= 0"),
         )
         for name, holds, words in allowed:
             if not holds:
                 raise LearnerError(f"{name} is {getattr(self, name)}", allowed=words)
+        if self.noise and self.clip_update is None:
+            raise LearnerError(
+                f"noise is {self.noise}, in units of clip_update, and clip_update is not given",
+                allowed="noise = 0, or a clip_update > 0",
+                remedy="Set clip_update to the largest L2 norm that an update may have",
+            )
 
     def steps_of(self, examples: int) -> int:
         """Optimiser steps tau_k of a client with that many examples."""

@@ -12,11 +12,14 @@ Trap: weight decay, clipping and offsets belong to g, as in the paper; they do n
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from haina.errors import LearnerError
 
 
+@lru_cache(maxsize=1 << 14)
 def norm_a(steps: int, momentum: float = 0.0, eta_mu: float = 0.0) -> float:
     """||a||_1 of local SGD.
 

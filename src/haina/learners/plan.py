@@ -5,10 +5,6 @@ clients or on the worker. A fresh permutation serves each epoch; with `Training.
 steps. Clients lie one after another (compressed rows), so that ragged sizes cost nothing: measured, padding 100 clients with log-normal sizes
 to the longest would do 18 to 22 times the work.
 
-Clients are trained in lanes, side by side: whoever comes first in the queue of a lane trains there until it has made its steps, then the next one.
-The number of lanes is a matter of the model and of the machine (`haina.learners.jax.program`), never of the cohort; with one lane, clients train one
-after another. Queues are made longest client first, each to the lane with the least to do, so that lanes end together (Graham 1969, LPT).
-
 Trap: a short last batch is filled up by repeating its own first row, with weight zero. Any other filling could bring a row that is not finite
 into a batch which does not hold it (0 * nan is nan).
 """
@@ -17,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from heapq import heapreplace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,39 +47,20 @@ def batches(examples: int, training: Training, rng: np.random.Generator) -> tupl
 
 
 @dataclass(frozen=True)
-class Lanes:
-    """Which batch each lane trains on at each step, and who ends when.
+class Plan:
+    """The batches of some clients, one client after another.
 
     Args:
-        rows: `[T, W, B]` row numbers, where the clients' rows lie one after another without gaps; zeros where a lane has nothing to do.
-        lengths: `[T, W]` rows of each batch that count; 0 where a lane has nothing to do.
-        first: `[W]` who begins in each lane; any client where nobody does.
-        ends: `[k]` steps after which a client has ended, ascending.
-        lane: `[k]` the lane it was in.
-        client: `[k]` who it is.
-        next: `[k]` who goes on in that lane; any client where nobody does.
+        rows: `[S, B]` row numbers; client k's rows begin at `bases[k]`, where the clients' rows lie one after another without gaps.
+        lengths: `[S]` rows of each batch that count.
+        starts: `[k]` first step of each client.
+        steps: `[k]` steps of each client, tau_k; they sum to S.
+        bases: `[k]` first row of each client.
     """
 
     rows: Ints
     lengths: Ints
-    first: Ints
-    ends: Ints
-    lane: Ints
-    client: Ints
-    next: Ints
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The batches of some clients, each with its own.
-
-    Args:
-        batches: for each client `[steps, B]` row numbers from `bases[k]` on, and `[steps]` lengths.
-        steps: `[k]` steps of each client, tau_k.
-        bases: `[k]` first row of each client, where the clients' rows lie one after another without gaps.
-    """
-
-    batches: Sequence[tuple[Ints, Ints]]
+    starts: Ints
     steps: Ints
     bases: Ints
 
@@ -105,47 +81,11 @@ class Plan:
             batches(int(size), training, client_rng(seed, round, client))
             for client, size in zip(clients, sizes, strict=True)
         ]
-        counts = np.asarray(sizes, np.int32)
-        bases = np.cumsum(counts, dtype=np.int32) - counts
-        return cls(parts, np.array([len(lengths) for _, lengths in parts], np.int32), bases)
-
-    def lanes(self, width: int, length: int | None = None) -> Lanes:
-        """The clients in so many lanes.
-
-        Args:
-            width: W >= 1 lanes.
-            length: T, at least as many steps as needed (`span`); just as many if not given.
-        """
-        queues, starts = self._queues(width)
-        rows = np.zeros((length or self.span(width), width, self.batches[0][0].shape[1]), np.int32)
-        lengths = np.zeros(rows.shape[:2], np.int32)
-        ended = []
-        for lane, queue in enumerate(queues):
-            for place, k in enumerate(queue):
-                mine = slice(starts[k], starts[k] + int(self.steps[k]))
-                np.add(self.batches[k][0], self.bases[k], out=rows[mine, lane])
-                lengths[mine, lane] = self.batches[k][1]
-                ended.append((mine.stop, lane, k, queue[place + 1] if place + 1 < len(queue) else k))
-        ends, lane_of, client, following = np.array(sorted(ended), np.int32).T
-        first = np.array([queue[0] if queue else 0 for queue in queues], np.int32)
-        return Lanes(rows, lengths, first, ends, lane_of, client, following)
-
-    def span(self, width: int) -> int:
-        """Steps until every lane of so many has ended."""
-        queues, _ = self._queues(width)
-        return max(sum(int(self.steps[k]) for k in queue) for queue in queues)
-
-    def _queues(self, width: int) -> tuple[list[list[int]], dict[int, int]]:
-        queues: list[list[int]] = [[] for _ in range(width)]
-        loads, starts = [(0, lane) for lane in range(width)], {}
-        # Where there is one lane, the order of the clients is as good as any other and is kept.
-        order = np.argsort(-self.steps, kind="stable").tolist() if width > 1 else range(len(self.steps))
-        for k in order:
-            load, lane = loads[0]
-            starts[k] = load
-            queues[lane].append(k)
-            heapreplace(loads, (load + int(self.steps[k]), lane))
-        return queues, starts
+        steps = np.array([len(lengths) for _, lengths in parts], np.int32)
+        bases = _before(np.asarray(sizes, np.int32))
+        rows = np.concatenate([rows + base for (rows, _), base in zip(parts, bases, strict=True)])
+        lengths = np.concatenate([lengths for _, lengths in parts])
+        return cls(rows, lengths, _before(steps), steps, bases)
 
 
 def groups(costs: Iterable[int], budget: int) -> Iterator[list[int]]:
@@ -160,3 +100,7 @@ def groups(costs: Iterable[int], budget: int) -> Iterator[list[int]]:
         held += int(cost)
     if group:
         yield group
+
+
+def _before(counts: Ints) -> Ints:
+    return np.cumsum(counts, dtype=np.int32) - counts

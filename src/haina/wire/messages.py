@@ -136,7 +136,7 @@ class Task(Message):
         bytes: how long they are.
         learning_rate: eta of the round.
         proximal: mu of the proximal term.
-        epochs, steps, batch_size, momentum, weight_decay, clip_norm, measure: `haina.learners.learner.Training`.
+        epochs, steps, batch_size, momentum, weight_decay, clip_norm, clip_update, noise, measure: `haina.learners.learner.Training`.
         control: SHA-256 of the control vector (SCAFFOLD), fetched like a model; None for most.
         seed: the federation's seed.
         codec: how to write the vector of the update.
@@ -161,6 +161,8 @@ class Task(Message):
     seed: Count = 0
     codec: Codec = "float32"
     seconds: float = 0.0
+    clip_update: float | None = None
+    noise: float = 0.0
 
 
 class Event(Message):

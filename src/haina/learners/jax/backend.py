@@ -21,12 +21,13 @@ try:
     import jax
     import jax.numpy as jnp
     from jax import lax
+    from jax.experimental.xla_metadata import set_xla_metadata
 except ImportError as error:
     raise LearnerError(
         "the jax learner needs jax, which is not installed", remedy="Run: pip install 'haina[jax]'"
     ) from error
 
-__all__ = ["jax", "jnp", "lanes", "lax"]
+__all__ = ["jax", "jnp", "lax", "set_xla_metadata"]
 
 #: Seconds of compilation from which a programme is worth a file.
 _WORTH = 0.2
@@ -50,20 +51,3 @@ def _remember_programmes() -> None:
 
 
 _remember_programmes()
-
-#: On a CPU, lanes of a model with so many parameters at most; a larger one trains client after client.
-LANES, SMALL = 2, 1 << 13
-#: On a GPU a step costs the same for one client and for many.
-WIDE = 32
-
-
-def lanes(parameters: int) -> int:
-    """How many clients train side by side: a matter of the model and the machine alone, as the width of a batch of matrices changes bits.
-
-    Measured on one thread of a CPU, microseconds a step of a client with 1, 2, 4 and 8 lanes: logistic model of 610 parameters 4.4, 3.9, 3.5, 3.5;
-    network of 64-32-10 13.1, 12.5, 11.4, 11.1; 784-10 20.5, 23.1, 21.3, 25.5; 784-200-200-10 200, 241, 268, 306. More lanes than 4 stand idle
-    while the client with the most steps goes on.
-    """
-    if jax.default_backend() != "cpu":
-        return WIDE
-    return LANES if parameters <= SMALL else 1

@@ -19,17 +19,18 @@ from haina.artifact import Array
 from haina.errors import LearnerError
 from haina.layout import Layout
 from haina.learners import gradient
-from haina.learners.jax.backend import jax, lanes
+from haina.learners.jax.backend import jax
 from haina.learners.jax.losses import cross_entropy, squared
-from haina.learners.jax.program import BLOCK, Clients, Data, Program, Rates, Schedule
+from haina.learners.jax.program import BLOCK, Clients, Data, Program, Rates
 from haina.learners.jax.pytree import flatten
 from haina.learners.learner import Metrics, Personal, Shards, Work
 from haina.learners.plan import Plan, groups
+from haina.learners.room import check_room
 from haina.strategy.parts import Payload
 from haina.update import Result, Update
 
-#: Bytes of features and increments trained in one call of the compiled programme.
-GROUP = 1 << 26
+#: Bytes of features and increments trained in one call of the compiled programme. Larger cohorts are trained in several calls of the same shapes.
+GROUP = 1 << 24
 
 
 _NAMED: Mapping[str, Callable[[Any, Any], Any]] = {"cross_entropy": cross_entropy, "squared": squared}
@@ -86,7 +87,6 @@ class JaxLearner:
         self._first = lru_cache(maxsize=2)(self._tensors)
         self._outputs = lru_cache(maxsize=8)(self._count_outputs)
         self._room: dict[str, int] = {}
-        self._lanes = lanes(self.layout.size)
 
     def initial(self, seed: int) -> Array:
         """The first model `[d]`: `init` with `jax.random.key(seed)`."""
@@ -112,8 +112,11 @@ class JaxLearner:
         gradient.check_work(work)
         gradient.check_measure(work.training, self._loss)
         self.layout.check(work.model)
-        row_bytes = 4 * int(np.prod(work.shards.x.shape[1:], dtype=np.int64))
-        for group in groups(work.shards.sizes * row_bytes + 4 * self.layout.size, GROUP):
+        row = 4 * max(1, int(np.prod(work.shards.x.shape[1:], dtype=np.int64)))
+        check_room(work.shards.clients, work.shards.sizes.tolist(), row)
+        # A power of two of rows, less the spare ones, so that padding them cannot need a longer array.
+        budget = row * ((1 << (max(GROUP, 2 * BLOCK * row) // row).bit_length() - 1) - BLOCK)
+        for group in groups(work.shards.sizes * row + 4 * self.layout.size, budget):
             trained = self._train_group(work, [k for k in group if work.shards.sizes[k]])
             for k in group:
                 yield next(trained) if work.shards.sizes[k] else gradient.no_examples(work.shards.clients[k])
@@ -170,23 +173,17 @@ class JaxLearner:
         began = time.perf_counter()
         shards = work.shards.take(group)
         outputs = self._outputs(*_row(shards.x))
-        data = self._data(shards, outputs)
         plan = Plan.of(shards.clients, shards.sizes.tolist(), work.training, round=work.round, seed=work.seed)
-        lanes = plan.lanes(self._lanes, self._padded("steps", plan.span(self._lanes)))
+        data = self._data(shards, plan, outputs)
         before = self._stack([self._own(work.seed, client) for client in shards.clients])
         offsets = None if work.offsets is None else work.offsets[list(group)].astype(np.float32, copy=False)
-        clients = Clients(None if offsets is None else self._pad("clients", offsets), before)
-        schedule = Schedule(
-            rows=lanes.rows,
-            lengths=lanes.lengths,
-            first=lanes.first,
-            ends=self._pad("clients", lanes.ends),
-            lane=self._pad("clients", lanes.lane),
-            client=self._pad("clients", lanes.client),
-            next=self._pad("clients", lanes.next),
-            count=np.int32(len(lanes.ends)),
+        clients = Clients(
+            self._pad("clients", plan.starts),
+            self._pad("clients", plan.steps),
+            None if offsets is None else self._pad("clients", offsets),
+            before,
         )
-        deltas, after = self._program.train(work.model, _rates(work), data, schedule, clients)
+        deltas, after = self._program.train(work.model, _rates(work), data, clients)
         ranges = self._pad("clients", np.stack([plan.bases, plan.bases + shards.sizes], 1).astype(np.int32))
         measure = work.training.measure
         scores: list[list[Metrics] | list[None]] = [
@@ -198,8 +195,8 @@ class JaxLearner:
                 (deltas, after, {"loss_after", "accuracy"}),
             )
         ]
-        rows = np.asarray(deltas)
-        seconds = (time.perf_counter() - began) / int(plan.steps.sum())
+        rows = gradient.bounded(work, shards.clients, np.asarray(deltas)[: len(shards)])
+        seconds = (time.perf_counter() - began) / len(plan.lengths)
         for k, client in enumerate(shards.clients):
             if self._memory is not None and after:
                 self._memory[client] = {name: np.array(values[k]) for name, values in after.items()}
@@ -210,17 +207,15 @@ class JaxLearner:
             )
             yield Update(client, rows[k].copy(), report)
 
-    def _data(self, shards: Shards, outputs: int) -> Data:
-        """The clients' rows one after another, as the framework takes them; what lies behind them is never looked at."""
+    def _data(self, shards: Shards, plan: Plan, outputs: int) -> Data:
+        """The clients' rows one after another, as the framework takes them, and their batches; what lies behind the rows is never looked at."""
         answers = np.concatenate([shards.of(k)[1] for k in range(len(shards))])
         length = self._padded("rows", len(answers) + BLOCK)
         x = np.empty((length, *shards.x.shape[1:]), gradient.inputs(shards.x[:0]).dtype)
-        stop = 0
-        for k, size in enumerate(shards.sizes.tolist()):
-            start, stop = stop, stop + size
-            x[start:stop] = shards.of(k)[0]
+        for k, (start, size) in enumerate(zip(plan.bases.tolist(), shards.sizes.tolist(), strict=True)):
+            x[start : start + size] = shards.of(k)[0]
         y = _pad(gradient.targets(answers, self._loss, outputs), length)
-        return Data(x, y)
+        return Data(x, y, self._pad("steps", plan.rows), self._pad("steps", plan.lengths))
 
     def _measure(
         self, model: Array, deltas: Any, local: Mapping[str, Any], data: Data, ranges: Array, sizes: Array

@@ -1,12 +1,16 @@
 """The compiled programmes: local training of many clients, their scores, and prediction.
 
-One programme runs a whole call inside XLA: a loop over events, in each of which the lanes train on until the next client has ended
-(`haina.learners.plan.Lanes`), with the learning rate and all other settings as arguments, so that a new round compiles nothing. The number of lanes
-is fixed for a model, and a lane sees arrays of the same shapes whoever trains beside it, so a client's bits are the same alone, together and in any
-order, by construction.
+One programme runs a whole call: a map over clients of a loop over the client's own steps, both inside XLA, with the learning rate and all other
+settings as arguments, so that a new round compiles nothing. The loop of a client sees arrays of the same shapes whoever else is trained, so its
+bits are the same alone, together and in any order, by construction.
 
-Why not the whole cohort side by side, as a prefix that shrinks? It has a shape for each width (measured: 9 seconds to compile against 0.4), a network
-of 784-200-200 is slower in it (0.45 against 0.30 s a round), and width changes bits: a client's result would depend on its neighbours.
+Measured against clients side by side (`vmap` over the active prefix of the cohort, sorted by steps), CPU seconds a round on one thread: ten networks
+of 200-200 0.30 against 0.45, and 0.4 against 9 seconds to compile, as a prefix has a shape for each width. And width changes bits: with a prefix that
+shrinks with the cohort, a client's result would depend on its neighbours.
+
+On a CPU, XLA runs a programme as a list of kernels, and starting the fifteen of a step costs more than the arithmetic of a small model. So a small
+one is marked to become a single kernel, loops and all (`_one_kernel`): 1.5 microseconds a step of logistic regression instead of 4, as fast as a loop
+written in C. In a kernel products of matrices are plain loops, so this is for small ones only (`small`).
 
 Trap: XLA on CPU runs a convolution inside a loop 17 times slower than outside. Models here must multiply matrices instead (`models.py`), or train
 in torch.
@@ -15,15 +19,28 @@ in torch.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 from haina.layout import Layout
-from haina.learners.jax.backend import jax, jnp, lax
+from haina.learners.jax.backend import jax, jnp, lax, set_xla_metadata
 
 Tensors = Mapping[str, Any]
 
 #: Rows of one block of scoring.
 BLOCK = 64
+
+#: Where one kernel is faster, measured on an x86-64 processor: the longest side of an array, and parameters times rows of a batch. Microseconds
+#: a step as one kernel and as many: 60-10 in batches of ten 2.4, 5.3; 64-32-10 in batches of eight 3.8, 7.4, of 32 11.3, 13.5, of 64 94, 23; 200-10
+#: of ten 17, 7.
+SIDE, PRODUCTS = 128, 1 << 17
+
+
+def small(layout: Layout, row: tuple[int, ...], batch: int) -> bool:
+    """True where local training is fastest as one kernel. It changes bits, so nothing but the model, its rows and the batch decides."""
+    sides = [batch, *row, *(side for field in layout.fields for side in field.shape)]
+    parameters = sum(field.size for field in layout.fields)
+    return jax.default_backend() == "cpu" and max(sides) <= SIDE and batch * parameters <= PRODUCTS
 
 
 class Rates(NamedTuple):
@@ -37,28 +54,19 @@ class Rates(NamedTuple):
 
 
 class Data(NamedTuple):
-    """Rows of all clients one after another: `x [N, ...]` and `y [N]`."""
+    """Rows of all clients one after another, `x [N, ...]` and `y [N]`, and the batches `rows [S, B]`, `lengths [S]` into them."""
 
     x: Any
     y: Any
-
-
-class Schedule(NamedTuple):
-    """Who trains on what, and when (`haina.learners.plan.Lanes`): `[T, W, B]`, `[T, W]`, `[W]`, and `[K]` of which the first `count` hold."""
-
     rows: Any
     lengths: Any
-    first: Any
-    ends: Any
-    lane: Any
-    client: Any
-    next: Any
-    count: Any
 
 
 class Clients(NamedTuple):
-    """`[K, d]` offsets or None, and `[K, ...]` tensors that stay with each client."""
+    """`[K]` first step and number of steps, `[K, d]` offsets or None, and `[K, ...]` tensors that stay with each client."""
 
+    starts: Any
+    steps: Any
     offsets: Any
     local: Tensors
 
@@ -85,9 +93,18 @@ class Program:
         self.apply = apply
         self.loss = loss
         self.classify = classify
-        self.train = jax.jit(self._train)
+        self._kernels = jax.jit(self._train)
+        # Otherwise products go to a library, which a kernel cannot call.
+        self._kernel = jax.jit(
+            _one_kernel(self._train), compiler_options={"xla_cpu_experimental_ynn_fusion_type": ""}
+        )
         self.score = jax.jit(self._score)
         self.predict = jax.jit(self._predict)
+
+    def train(self, model: Any, rates: Rates, data: Data, clients: Clients) -> tuple[Any, Tensors]:
+        """Train all clients: -> `[K, d]` increments and `[K, ...]` local tensors after training."""
+        run = self._kernel if small(self.layout, data.x.shape[1:], data.rows.shape[1]) else self._kernels
+        return run(model, rates, data, clients)  # type: ignore[no-any-return]
 
     def split(self, vector: Any) -> dict[str, Any]:
         """Flat vector `[d]` -> shared tensors."""
@@ -97,20 +114,22 @@ class Program:
             start += field.size
         return out
 
-    def _train(
-        self, model: Any, rates: Rates, data: Data, schedule: Schedule, clients: Clients
-    ) -> tuple[Any, Tensors]:
-        """-> `[K, d]` increments and `[K, ...]` local tensors after training."""
-        received, first, side = self.split(model), schedule.first, _Side(schedule.first.shape[0])
-        rows, lengths = (a if side.width > 1 else a[:, 0] for a in (schedule.rows, schedule.lengths))
-        batch = jnp.arange(schedule.rows.shape[2])
+    def _train(self, model: Any, rates: Rates, data: Data, clients: Clients) -> tuple[Any, Tensors]:
+        return lax.map(partial(self._client, self.split(model), rates, data), clients)  # type: ignore[no-any-return]
+
+    def _client(self, received: Tensors, rates: Rates, data: Data, client: Clients) -> tuple[Any, Tensors]:
+        start = {**received, **client.local}
+        offset = {} if client.offsets is None else self.split(client.offsets)
+        batch = jnp.arange(data.rows.shape[1])
 
         def objective(tensors: Tensors, x: Any, y: Any, length: Any) -> Any:
             losses = self.loss(self.apply(tensors, x), y)
             return jnp.sum(losses * jnp.where(batch < length, 1.0 / length, 0.0))
 
-        def step(now: Tensors, velocity: Tensors | None, offset: Tensors, at: Any, length: Any) -> Any:
-            pull = dict(jax.grad(objective)(now, data.x[at], data.y[at], length))
+        def step(t: Any, carry: tuple[Tensors, Tensors | None]) -> tuple[Tensors, Tensors | None]:
+            now, velocity = carry
+            rows, length = data.rows[client.starts + t], data.lengths[client.starts + t]
+            pull = dict(jax.grad(objective)(now, data.x[rows], data.y[rows], length))
             if rates.clip_norm is not None:
                 norm = jnp.sqrt(sum(jnp.sum(g * g) for g in pull.values()))
                 scale = jnp.where(norm > rates.clip_norm, rates.clip_norm / norm, 1.0)
@@ -124,36 +143,10 @@ class Program:
                 pull = velocity = {name: rates.momentum * velocity[name] + g for name, g in pull.items()}
             return {name: now[name] - rates.learning_rate * v for name, v in pull.items()}, velocity
 
-        def until_one_ends(event: Any, carry: Any) -> Any:
-            t, now, velocity, current, deltas, after = carry
-            offset = {}
-            if clients.offsets is not None:
-                offset = side.each(self.split)(side.chosen(clients.offsets, current))
-
-            def all_lanes(t: Any, carry: Any) -> Any:
-                return side.each(step)(*carry, offset, rows[t], lengths[t])
-
-            end = schedule.ends[event]
-            now, velocity = lax.fori_loop(t, end, all_lanes, (now, velocity))
-            lane, client, following = schedule.lane[event], schedule.client[event], schedule.next[event]
-            mine = {name: side.of(values, lane) for name, values in now.items()}
-            delta = jnp.concatenate([(mine[name] - x).reshape(-1) for name, x in received.items()])
-            after = {name: values.at[client].set(mine[name]) for name, values in after.items()}
-            # The lane begins anew, with the next of its queue.
-            fresh = {**received, **{name: values[following] for name, values in clients.local.items()}}
-            now = {name: side.put(values, lane, fresh[name]) for name, values in now.items()}
-            if velocity is not None:
-                still = jax.tree.map(jnp.zeros_like, fresh)
-                velocity = {name: side.put(values, lane, still[name]) for name, values in velocity.items()}
-            return end, now, velocity, current.at[lane].set(following), deltas.at[client].set(delta), after
-
-        now = {name: side.spread(x) for name, x in received.items()}
-        now |= {name: side.chosen(values, first) for name, values in clients.local.items()}
-        velocity = None if rates.momentum is None else jax.tree.map(jnp.zeros_like, now)
-        deltas = jnp.zeros((schedule.ends.shape[0], model.shape[0]), model.dtype)
-        begun = (0, now, velocity, first, deltas, dict(clients.local))
-        *_, deltas, after = lax.fori_loop(0, schedule.count, until_one_ends, begun)
-        return deltas, after
+        rest = None if rates.momentum is None else jax.tree.map(jnp.zeros_like, start)
+        end, _ = lax.fori_loop(0, client.steps, step, (start, rest))
+        delta = jnp.concatenate([(end[name] - x).reshape(-1) for name, x in received.items()])
+        return delta, {name: end[name] for name in client.local}
 
     def _score(self, model: Any, deltas: Any, local: Tensors, x: Any, y: Any, ranges: Any) -> tuple[Any, Any]:
         """-> `[K]` sums of losses and `[K]` right answers of model + delta_k on the rows `ranges[k]`; x has `BLOCK` rows to spare."""
@@ -182,31 +175,12 @@ class Program:
         return jax.nn.softmax(outputs, -1) if self.classify else outputs
 
 
-class _Side:
-    """Values of clients side by side in lanes, `[W, ...]`.
+def _one_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, marked for XLA on CPU to compile to one kernel. Elsewhere, and to versions that do not know the mark, it means nothing."""
+    inner = jax.jit(function)
 
-    One lane has no axis: XLA multiplies a batch of one matrix in 1.4 times the time of a matrix (measured, 784-200-200).
-    """
+    def run(*arguments: Any) -> Any:
+        with set_xla_metadata(xla_cpu_small_call="true", inlineable="false"):  # type: ignore[no-untyped-call]
+            return inner(*arguments)
 
-    def __init__(self, width: int) -> None:
-        self.width = width
-
-    def each(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The function, for every lane."""
-        return jax.vmap(function) if self.width > 1 else function
-
-    def spread(self, value: Any) -> Any:
-        """The same for every lane."""
-        return jnp.broadcast_to(value, (self.width, *value.shape)) if self.width > 1 else value
-
-    def chosen(self, values: Any, index: Any) -> Any:
-        """`values[index]`, for the clients `index [W]`."""
-        return values[index] if self.width > 1 else values[index[0]]
-
-    def of(self, values: Any, lane: Any) -> Any:
-        """What a lane has."""
-        return values[lane] if self.width > 1 else values
-
-    def put(self, values: Any, lane: Any, value: Any) -> Any:
-        """The values with another in a lane."""
-        return values.at[lane].set(value) if self.width > 1 else value
+    return run

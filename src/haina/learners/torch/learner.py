@@ -1,6 +1,8 @@
-"""TorchLearner: local training of any `nn.Module`, batch by batch.
+"""TorchLearner: local training of any `nn.Module`.
 
 What travels is decided by the layout. Buffers (running statistics of batch norm, counters) stay with the client unless `local=()` says otherwise.
+There are three ways to train (`loop`, `cohort`, `compiled`), of which only the first takes any module; where a module does not suit another, the log
+says so once and the first one is used.
 
 Traps: (1) while buffers stay local, the global model has none but the first ones, so `evaluate` of a module with batch norm means little: use
 group or layer norm, or `local=()` to average the running statistics too. (2) torch splits sums among threads, so training and evaluation run on
@@ -9,12 +11,13 @@ one thread (`torch.set_num_threads(1)`, restored afterwards) and give the same b
 
 from __future__ import annotations
 
-import time
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 (torch's own convention)
@@ -23,16 +26,20 @@ from haina.artifact import Array
 from haina.errors import LearnerError
 from haina.layout import Layout
 from haina.learners import gradient
-from haina.learners.learner import Metrics, Personal, Work, client_rng
-from haina.learners.plan import batches
-from haina.learners.torch.flat import Flat, numpy_of
+from haina.learners.learner import Metrics, Personal, Work
+from haina.learners.plan import groups
+from haina.learners.torch.cohort import Cohort
+from haina.learners.torch.compiled import Compiled
+from haina.learners.torch.flat import Flat, from_numpy, numpy_of
+from haina.learners.torch.loop import Client, Executor, Loop, Loss
+from haina.learners.torch.pure import Pure
 from haina.strategy.parts import Payload
 from haina.update import Result, Update
 
-Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+log = logging.getLogger("haina.learners.torch")
 
-#: `client_rng` purpose of the numbers that modules draw while they train (dropout).
-NOISE = 1
+#: Bytes of rows that are prepared at once.
+ROWS = 1 << 28
 
 
 def _cross_entropy(outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -55,10 +62,13 @@ class TorchLearner:
         local: shell patterns of tensors that stay with the client; None for all buffers.
         shared: shell patterns of tensors that may travel at all (`("*lora*",)` for adapters only).
         memory: where clients' own tensors live between rounds; needed when trained parameters are local. Workers that share clients must share it.
-        device: where to train; bytes are reproducible on the CPU.
+        device: "cpu", "cuda", or "auto" for a GPU where there is one. Bytes are reproducible on the CPU; a GPU rounds in its own way, and torch lets
+            its convolutions round to 10 bits.
+        cohort: train clients side by side; None for where it is faster, on a GPU.
+        compiled: compile several steps into one function, on the CPU.
 
     Raises:
-        LearnerError: trained parameters of another type than float32, an unknown loss, or local parameters without `memory`.
+        LearnerError: trained parameters of another type than float32, an unknown loss, no such device, or local parameters without `memory`.
         LayoutError: a pattern that matches nothing, or nothing left to share.
     """
 
@@ -73,9 +83,11 @@ class TorchLearner:
         shared: Sequence[str] = ("*",),
         memory: Personal | None = None,
         device: str = "cpu",
+        cohort: bool | None = None,
+        compiled: bool = False,
     ) -> None:
         gradient.check_loss(loss)
-        self._build, self._loss, self._memory, self._device = build, loss, memory, torch.device(device)
+        self._build, self._loss, self._memory, self._device = build, loss, memory, device_of(device)
         self._losses: Loss = _NAMED[loss] if isinstance(loss, str) else loss
         self._first = lru_cache(maxsize=2)(self._tensors)
         self._outputs = lru_cache(maxsize=8)(self._count_outputs)
@@ -87,6 +99,9 @@ class TorchLearner:
         )
         self._flat = Flat(self._module, self.layout)
         gradient.check_memory(self.layout, set(self._flat.names), memory)
+        gpu = self._device.type == "cuda"
+        self._cohort, self._compiled = gpu if cohort is None else cohort, compiled and not gpu
+        self._executor: Executor | None = None
 
     def initial(self, seed: int) -> Array:
         """The first model `[d]`: `build` with torch's generator seeded."""
@@ -110,13 +125,18 @@ class TorchLearner:
         gradient.check_work(work)
         gradient.check_measure(work.training, self._loss)
         self.layout.check(work.model)
-        for k, client in enumerate(work.shards.clients):
-            if work.shards.sizes[k]:
-                with _one_thread(), self._noise(work, client):
-                    update = self._client(work, k)
+        row_bytes = 4 * int(np.prod(work.shards.x.shape[1:], dtype=np.int64))
+        for group in groups((work.shards.sizes * row_bytes).tolist(), ROWS if self._cohort else 0):
+            clients = [self._client(work, k) for k in group if work.shards.sizes[k]]
+            trained = self._chosen(clients[0]).train(work, clients) if clients else iter(())
+            waiting = iter(clients)
+            for k in group:
+                if not work.shards.sizes[k]:
+                    yield gradient.no_examples(work.shards.clients[k])
+                    continue
+                with _one_thread():
+                    update = self._update(work, next(waiting), trained)
                 yield update
-            else:
-                yield gradient.no_examples(client)
 
     def evaluate(self, model: Array, x: Array, y: Array) -> Metrics:
         """Mean loss, and accuracy for classes, of a model on rows, in chunks.
@@ -126,16 +146,16 @@ class TorchLearner:
         """
         if not len(y):
             raise LearnerError("there are no rows to evaluate", allowed="at least one row")
-        labels = gradient.targets(y, self._loss, self._outputs(*_row(x)))
+        labels = self._targets(x, y)
         with _one_thread():
-            self._flat.load(self.layout.unpack(model, self._first(0)))
+            self._flat.load(model, self._first(0))
             return self._score(x, labels)
 
     def predict(self, model: Array, x: Array) -> Array:
         """`[N, classes]` probabilities for cross-entropy, else the module's outputs (`[N]` for a single value)."""
         self._outputs(*_row(x))
         with _one_thread():
-            self._flat.load(self.layout.unpack(model, self._first(0)))
+            self._flat.load(model, self._first(0))
             outputs = torch.cat([part for _, part in self._answers(x)])
         out: Array = (outputs.softmax(-1) if self._loss == "cross_entropy" else outputs).cpu().numpy()
         return out[:, 0] if self._loss == "squared" and out.ndim == 2 else out
@@ -152,59 +172,50 @@ class TorchLearner:
         """Kind, loss, number of parameters and the tensors' shapes, in plain JSON values."""
         return gradient.describe("torch", self.layout, self._loss)
 
-    def _client(self, work: Work, k: int) -> Update:
-        began = time.perf_counter()
-        client, (x, y) = work.shards.clients[k], work.shards.of(k)
-        outputs = self._outputs(*_row(x))
-        labels = gradient.targets(y, self._loss, outputs)
-        measure = work.training.measure
-        own = {**self._first(work.seed), **(self._memory or {}).get(client, {})}
-        self._flat.load(self.layout.unpack(work.model, own))
-        before = self._score(x, labels) if "loss_before" in measure else None
-        steps = self._run(work, k, labels)
-        state = numpy_of(self._module)
-        delta = self.layout.pack(state) - work.model
-        after = self._score(x, labels) if measure & {"loss_after", "accuracy"} else None
-        if self._memory is not None:
-            self._memory[client] = {f.name: state[f.name] for f in self.layout.fields if not f.shared}
-        seconds = time.perf_counter() - began
-        return Update(client, delta, gradient.report_of(work, labels, steps, seconds, outputs, before, after))
+    def _client(self, work: Work, k: int) -> Client:
+        name, (x, y) = work.shards.clients[k], work.shards.of(k)
+        own = {**self._first(work.seed), **(self._memory or {}).get(name, {})}
+        return Client(k, name, gradient.inputs(x), self._targets(x, y), own)
 
-    def _run(self, work: Work, k: int, labels: Array) -> int:
-        """The local steps (`haina.learners.gradient`) on the loaded model; returns their number."""
-        training, client = work.training, work.shards.clients[k]
-        rows, lengths = batches(len(labels), training, client_rng(work.seed, work.round, client))
-        features = self._tensor(gradient.inputs(work.shards.of(k)[0]))
-        answers = self._targets(labels)
-        # The flat vectors are no leaves of autograd, so they may be changed in place.
-        weights, pull = self._flat.weights, self._flat.gradient
-        travels, pulled = weights[: self._flat.travelling], pull[: self._flat.travelling]
-        received = travels.clone()
-        offset = None if work.offsets is None else self._tensor(self._flat.part(work.offsets[k]))
-        velocity = torch.zeros_like(weights) if training.momentum else None
-        self._module.train()
-        for batch, length in zip(self._tensor(rows).long(), lengths.tolist(), strict=True):
-            chosen = batch[:length]
-            pull.zero_()
-            self._losses(self._module(features[chosen]), answers[chosen]).mean().backward()  # type: ignore[no-untyped-call]
-            if training.clip_norm is not None:
-                norm = float(pull.norm())
-                if norm > training.clip_norm:
-                    pull.mul_(training.clip_norm / norm)
-            if training.weight_decay:
-                pull.add_(weights, alpha=training.weight_decay)
-            if work.proximal:
-                pulled.add_(travels - received, alpha=work.proximal)
-            if offset is not None:
-                pulled.add_(offset)
-            direction = pull if velocity is None else velocity.mul_(training.momentum).add_(pull)
-            weights.sub_(direction, alpha=work.learning_rate)
-        return len(lengths)
+    def _chosen(self, client: Client) -> Executor:
+        """The way to train, chosen when it is known what rows look like."""
+        if self._executor is None:
+            self._executor = loop = Loop(self._flat, self._mean)
+            if self._cohort or self._compiled:
+                pure = Pure(self._flat, self._losses)
+                refusal = pure.refusal(client)
+                if refusal is not None:
+                    log.warning(
+                        "Clients are trained one by one, step by step, as the module asks for it: %s", refusal
+                    )
+                else:
+                    self._executor = Cohort(pure) if self._cohort else Compiled(pure, loop)
+        return self._executor
+
+    def _update(self, work: Work, client: Client, trained: Iterator[float]) -> Update:
+        measure, before, after = work.training.measure, None, None
+        if "loss_before" in measure:
+            self._flat.load(work.model, client.own)
+            before = self._score(client.x, client.y)
+        seconds = next(trained)
+        delta = self._flat.vector() - work.model
+        if measure & {"loss_after", "accuracy"}:
+            after = self._score(client.x, client.y)
+        if self._memory is not None:
+            self._memory[client.name] = self._flat.own()
+        steps, outputs = work.training.steps_of(len(client.y)), self._outputs(*_row(client.x))
+        report = gradient.report_of(work, client.y, steps, seconds, outputs, before, after)
+        return Update(client.name, gradient.bounded(work, [client.name], delta[None])[0], report)
+
+    def _mean(self, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        if self._loss == "cross_entropy":
+            return F.cross_entropy(outputs, y)
+        return self._losses(outputs, y).mean()
 
     def _score(self, x: Array, labels: Array) -> Metrics:
         loss = right = 0.0
         for part, outputs in self._answers(x):
-            answers = self._targets(labels[part])
+            answers = from_numpy(labels[part]).to(self._device)
             loss += float(self._losses(outputs, answers).double().sum())
             if self._loss == "cross_entropy":
                 right += int((outputs.argmax(-1) == answers).sum())
@@ -216,30 +227,22 @@ class TorchLearner:
         for start in range(0, len(x), gradient.CHUNK):
             part = slice(start, start + gradient.CHUNK)
             with torch.no_grad():
-                outputs = self._module(self._tensor(gradient.inputs(x[part])))
+                outputs = self._module(from_numpy(gradient.inputs(x[part])).to(self._device))
             yield part, outputs
 
-    def _tensor(self, array: Array) -> torch.Tensor:
-        return torch.from_numpy(array if array.flags.writeable else array.copy()).to(self._device)
-
-    def _targets(self, labels: Array) -> torch.Tensor:
+    def _targets(self, x: Array, y: Array) -> Array:
         """Class numbers as torch wants them, int64; values as they are."""
-        answers = self._tensor(labels)
-        return answers.long() if self._loss == "cross_entropy" else answers
+        labels = gradient.targets(y, self._loss, self._outputs(*_row(x)))
+        return labels.astype(np.int64) if self._loss == "cross_entropy" else labels
 
     def _tensors(self, seed: int) -> dict[str, Array]:
         return numpy_of(self._seeded(seed))
 
     def _seeded(self, seed: int) -> nn.Module:
+        # Modules are built on the CPU; `torch.manual_seed` would set the generators of GPUs as well, and leave them so.
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)
             return self._build()
-
-    @contextmanager
-    def _noise(self, work: Work, client: str) -> Iterator[None]:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(client_rng(work.seed, work.round, client, NOISE).integers(1 << 62)))
-            yield
 
     def _count_outputs(self, row: tuple[int, ...], kind: str) -> int:
         one = torch.zeros(
@@ -252,6 +255,28 @@ class TorchLearner:
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             raise gradient.unusable_rows(row, error) from error
         return gradient.outputs_of(tuple(answer.shape), self._loss)
+
+
+def device_of(name: str) -> torch.device:
+    """The device of that name; "auto" is a GPU where there is one.
+
+    Raises:
+        LearnerError: torch has no such device here.
+    """
+    gpu = torch.cuda.is_available()
+    if name == "auto":
+        return torch.device("cuda" if gpu else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise LearnerError(f"device is {name!r}", allowed="cpu, cuda or auto") from error
+    if device.type == "cuda" and not gpu:
+        raise LearnerError(
+            f"device is {name!r}, and torch {torch.__version__} finds no GPU here",
+            allowed="cpu, or auto for a GPU where there is one",
+            remedy="Check nvidia-smi, and that torch was installed with CUDA",
+        )
+    return device
 
 
 def _row(x: Array) -> tuple[tuple[int, ...], str]:
