@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from safetensors import numpy as reference
 
-from haina.artifact import dump, load, sha256
+from haina.artifact import dump, load, pieces, sha256
 from haina.errors import LayoutError
 
 DTYPES = ["f8", "f4", "f2", "i8", "i4", "i2", "i1", "u8", "u4", "u2", "u1", "?"]
@@ -242,3 +242,12 @@ def test_random_bytes_are_refused(data):
     except LayoutError:
         return
     assert not arrays
+
+
+def test_pieces_are_the_bytes_of_dump_and_copy_nothing():
+    big = np.arange(10_000, dtype=np.float32)
+    arrays = {"big": big, "none": np.empty((0, 3)), "one": np.array(2.5), "odd": np.arange(9).reshape(3, 3).T}
+    parts = pieces(arrays, {"who": "Zürich"})
+    assert b"".join(parts) == dump(arrays, {"who": "Zürich"})
+    big[0] = 7
+    assert np.frombuffer(parts[1], np.float32)[0] == 7

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -21,6 +21,9 @@ from numpy.typing import NDArray
 from haina.errors import LayoutError
 
 Array = NDArray[Any]
+
+#: Bytes in parts, to be written one after the other.
+Pieces = Sequence[bytes | memoryview]
 
 _DTYPES: dict[str, np.dtype[Any]] = {
     "F64": np.dtype("<f8"),
@@ -57,10 +60,15 @@ def dump(arrays: Mapping[str, Array], metadata: Mapping[str, str] | None = None)
     Raises:
         LayoutError: a dtype or a name that the format cannot hold.
     """
+    return b"".join(pieces(arrays, metadata))
+
+
+def pieces(arrays: Mapping[str, Array], metadata: Mapping[str, str] | None = None) -> Pieces:
+    """The bytes of `dump` as they lie in memory: a header, then the arrays, not copied unless they must be. Arguments and errors as there."""
     header: dict[str, Any] = {}
     if metadata:
         header[_METADATA] = {key: metadata[key] for key in sorted(metadata)}
-    chunks: list[bytes] = []
+    chunks: list[memoryview] = []
     offset = 0
     for name, array in arrays.items():
         if name == _METADATA:
@@ -68,14 +76,14 @@ def dump(arrays: Mapping[str, Array], metadata: Mapping[str, str] | None = None)
         dtype = array.dtype.newbyteorder("<") if array.dtype.byteorder == ">" else array.dtype
         if dtype not in _NAMES:
             raise LayoutError(f"tensor {name!r} has dtype {array.dtype}", allowed=", ".join(map(str, _NAMES)))
-        data = np.ascontiguousarray(array, dtype=dtype).tobytes()
+        data = np.ascontiguousarray(array, dtype=dtype).reshape(-1).view(np.uint8)
         header[name] = {
             "dtype": _NAMES[dtype],
             "shape": list(array.shape),
-            "data_offsets": [offset, offset + len(data)],
+            "data_offsets": [offset, offset + data.nbytes],
         }
-        offset += len(data)
-        chunks.append(data)
+        offset += data.nbytes
+        chunks.append(data.data)
     try:
         head = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
@@ -83,7 +91,7 @@ def dump(arrays: Mapping[str, Array], metadata: Mapping[str, str] | None = None)
             f"the name {error.object[error.start : error.end]!r} is not Unicode text"
         ) from error
     head += b" " * (-len(head) % 8)
-    return b"".join([len(head).to_bytes(8, "little"), head, *chunks])
+    return [len(head).to_bytes(8, "little") + head, *chunks]
 
 
 def load(data: bytes | memoryview) -> tuple[dict[str, Array], dict[str, str]]:

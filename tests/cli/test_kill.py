@@ -38,7 +38,7 @@ dropout = 0.1
 
 
 def told(records):
-    return [replace(record, timing={}) for record in records]
+    return [replace(record, timing={}, cost={}) for record in records]
 
 
 def lines(path):

@@ -3,12 +3,14 @@ import json
 import os
 import pty
 import signal
+import sys
 import time
 
 import pytest
 from command import IRIS, finished, haina, spawn, written
 
 from haina.simulation.rundir import RunDir
+from haina.strategy.record import Verdict
 
 
 @pytest.fixture
@@ -33,6 +35,8 @@ def test_a_run_from_beginning_to_end(cli, tmp_path):
     assert said.out == f"accuracy {last['accuracy']:.4f}  loss {last['loss']:.4f}  model {sha}\n"
     # Talk: a line for each of three rounds, and where to look.
     assert said.err.count("\n") == 4
+    assert [" rounds/s" in line for line in said.err.splitlines()] == [False, True, True, False]
+    assert [" left" in line for line in said.err.splitlines()] == [False, True, False, False]
     assert "runs/iris" in said.err
     assert (folder / "federation.toml").read_text() == IRIS
     assert json.loads((folder / "summary.json").read_text())["model_sha256"] == sha
@@ -159,6 +163,122 @@ def test_training_that_cannot_be_done_is_1(cli, tmp_path):
     assert "Traceback" not in said.err
 
 
+def test_what_cannot_be_trained_as_asked_is_one_sentence(cli, tmp_path, monkeypatch):
+    path = written(tmp_path)
+    forest = written(tmp_path, IRIS.replace('"jax"\nkind = "logistic"', '"forest"'), "forest.toml")
+    monkeypatch.setitem(sys.modules, "ray", None)
+    for args, code, words in (
+        ([path, "--workers", 0], 2, "greater than or equal to 1"),
+        (
+            [path, "--engine", "ray"],
+            2,
+            'needs the package ray, which is not installed. Install it: pip install "haina[ray]"',
+        ),
+        ([path, "--engine", "spark"], 2, "spark"),
+        ([path, "--executor", "tf"], 2, "tf"),
+        (
+            [forest, "--executor", "jax"],
+            2,
+            "'forest' is trained in one way only. Allowed: auto, jax, torch. Leave --executor out",
+        ),
+    ):
+        said = cli("run", *args)
+        assert (said.code, said.out) == (code, "")
+        assert words in " ".join(said.err.replace("│", " ").split())
+        assert "Traceback" not in said.err
+        assert not (tmp_path / "runs" / "iris" / "federation.toml").exists()
+
+
+def test_a_model_that_cannot_be_compiled_is_said_with_the_place(cli, tmp_path):
+    (tmp_path / "task.py").write_text(
+        "import jax.numpy as jnp\n"
+        "def build_model():\n"
+        "    def apply(params, x):\n"
+        "        raise NotImplementedError('no such kernel\\nin this house')\n"
+        "    return (lambda key: {'w': jnp.zeros((4, 3))}), apply\n"
+    )
+    said = cli("run", written(tmp_path, IRIS.replace('kind = "logistic"', 'build = "task:build_model"')))
+    assert (said.code, said.out) == (1, "")
+    assert said.err.startswith(
+        "haina: training stopped with NotImplementedError: no such kernel. It happened"
+    )
+    assert "task.py:4 build_model.<locals>.apply" in said.err
+    assert "Traceback" not in said.err
+    assert said.err.count("\n") < 15
+
+
+def test_a_loss_that_is_not_finite_is_told_client_by_client(cli, tmp_path):
+    said = cli(
+        "run", written(tmp_path, IRIS.replace("learning_rate = 0.05", "learning_rate = 1e30")), "--quiet"
+    )
+    assert said.code == 4
+    assert "no round of 3 could make a model: no client sent a usable update" in said.err
+    assert "haina report" in said.err
+    for record in RunDir(tmp_path / "runs" / "iris").records():
+        assert {client.verdict for client in record.clients} == {Verdict.REFUSED}
+        reasons = {client.reason for client in record.clients}
+        assert reasons <= {
+            "the update holds numbers that are not finite",
+            "the update is too long to measure. Allowed: a squared norm up to 3.40282e+38.",
+        }
+
+
+def test_a_run_tells_what_it_cost(cli, tmp_path):
+    said = cli("run", written(tmp_path), "--json", "--profile")
+    result = json.loads(said.out)
+    records = RunDir(tmp_path / "runs" / "iris").records()
+    for record in records:
+        assert set(record.timing) == {"select", "train", "combine", "evaluate", "save", "total"}
+        phases = sum(seconds for phase, seconds in record.timing.items() if phase != "total")
+        assert record.timing["total"] == pytest.approx(phases, abs=1e-4)
+        assert set(record.cost) == {"cpu_seconds", "peak_memory_mb"}
+        assert record.cost["cpu_seconds"] > 0
+    # Saving a round is known after its record is written.
+    assert records[0].timing["save"] == 0 < records[1].timing["save"]
+    assert result["peak_memory_mb"] == records[-1].cost["peak_memory_mb"]
+    assert result["profile"]["rounds"] == 3
+    assert set(result["profile"]["laps"]) == {"select", "train", "combine", "evaluate", "save"}
+    again = json.loads(cli("runs", "runs/iris", "--profile", "--json").out)
+    assert again == {"iris": result["profile"]}
+    table = cli("runs", "--profile").out
+    assert "iris: 3 rounds" in table
+    for row in ("train", "whole round", "processor time", "updates per second"):
+        assert row in table
+
+
+def test_another_executor_is_remembered_by_its_run(cli, tmp_path):
+    path = written(tmp_path)
+    longer = IRIS.replace("rounds = 3", "rounds = 4")
+    plain = json.loads(cli("run", path, "--json", "--out", "plain").out)
+    other = json.loads(cli("run", path, "--json", "--out", "other", "--executor", "torch").out)
+    assert other["model_sha256"] != plain["model_sha256"]
+    written(tmp_path, longer)
+    said = cli("run", path, "--resume", "--out", "other", "--executor", "jax")
+    assert said.code == 2
+    assert "model.learner: is 'jax', and the run was started with 'torch'" in said.err
+    resumed = json.loads(cli("run", path, "--json", "--resume", "--out", "other").out)
+    # As if it had been said from the beginning, on the command line or in the file.
+    unbroken = json.loads(cli("run", path, "--json", "--out", "unbroken", "--executor", "torch").out)
+    written(tmp_path, longer.replace('"jax"', '"torch"'))
+    in_file = json.loads(cli("run", path, "--json", "--out", "in-file").out)
+    assert resumed["model_sha256"] == unbroken["model_sha256"] == in_file["model_sha256"]
+    assert cli("run", path, "--out", "other", "--overwrite").code == 0
+    assert RunDir(tmp_path / "other").executor() is None
+
+
+def test_workers_may_change_in_the_middle_of_a_run(cli, tmp_path):
+    path = written(tmp_path)
+    cli("run", path, "--json")
+    text = IRIS.replace("rounds = 3", "rounds = 4") + "[simulation]\nworkers = 2\n"
+    written(tmp_path, text)
+    resumed = json.loads(cli("run", path, "--resume", "--json").out)
+    alone = json.loads(cli("run", path, "--workers", 1, "--out", "alone", "--json").out)
+    assert resumed["model_sha256"] == alone["model_sha256"]
+    last = RunDir(tmp_path / "runs" / "iris").records()[-1]
+    assert last.cost["workers"] == 2
+    assert last.cost["busy_seconds"] > 0
+
+
 class TestRuns:
     def test_models_are_listed_with_their_sha_256(self, cli, tmp_path):
         written(tmp_path)
@@ -249,6 +369,7 @@ def test_on_a_terminal_there_is_a_table_and_data_stay_clean(tmp_path):
     assert json.loads(said.out)["rounds"] == 3
     assert b"Rounds" in seen
     assert b"3/3" in seen
+    assert b" rounds/s" in seen
     assert b"\x1b[" in seen
     assert "\x1b" not in said.out
 

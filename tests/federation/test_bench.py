@@ -110,8 +110,8 @@ def test_a_node_sends_what_the_simulation_trains_and_remembers_it_itself(federat
                     os.kill(bench.child.pid, signal.SIGKILL)
             trained = []
 
-            def train(work, trained=trained):
-                results = list(simulation.learner.train(work))
+            def train(turn, trained=trained):
+                results = list(simulation.train(turn))
                 trained.extend(results)
                 return iter(results)
 

@@ -25,13 +25,14 @@ def federation(strategy="scaffold", workers=1, **settings):
     return SimpleNamespace(
         text='name = "test"\n',
         simulation=lambda: simulation(chosen, **settings),
-        settings=SimpleNamespace(simulation=SimpleNamespace(workers=workers)),
+        settings=SimpleNamespace(simulation=SimpleNamespace(workers=workers, engine="local")),
+        executor=None,
         tell=None,
     )
 
 
 def told(records):
-    return [replace(record, timing={}) for record in records]
+    return [replace(record, timing={}, cost={}) for record in records]
 
 
 def files(path):

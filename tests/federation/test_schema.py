@@ -132,9 +132,9 @@ MISTAKES = {
         "",
     ),
     "too many workers": (
-        text_of(simulation="workers = 300"),
-        "simulation.workers: 300",
-        "less than or equal to 256",
+        text_of(simulation="workers = 3000"),
+        "simulation.workers: 3000",
+        "less than or equal to 1024",
         "",
     ),
     "a name that is a path": (text_of('name = "a/b"'), "name: 'a/b' does not fit", "pattern", ""),

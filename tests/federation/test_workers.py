@@ -8,23 +8,23 @@ import sys
 import threading
 import time
 from collections import deque
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from haina.artifact import dump, load
-from haina.errors import LearnerError, RunError
+from haina.artifact import dump, load, pieces
+from haina.errors import ConfigError, DataError, LearnerError, RunError
 from haina.federation import Federation
-from haina.federation.answers import result_bytes, result_of
-from haina.federation.bench import Bench, simulated
-from haina.federation.child import Child
+from haina.federation.answers import result_bytes, result_of, results_arrays, results_of
+from haina.federation.bench import hello
 from haina.federation.frames import MAX_FRAME, read_frame, write_frame
+from haina.federation.meter import Usage
 from haina.federation.worker import serve
-from haina.federation.workers import Workers
-from haina.learners.learner import Training, Work
+from haina.federation.workers import Workers, child, gpus
 from haina.report import Report
-from haina.shards import Shards
+from haina.strategy.partial import Partial
 from haina.strategy.record import Outcome
 from haina.update import Failure, Update
 
@@ -46,27 +46,37 @@ learning_rate = 0.1
 """
 #: No JAX: a worker is there in half the time.
 FOREST = DIGITS.replace('"jax"\nkind = "mlp"\nhidden = [8]', '"forest"\ntrees = 5')
+PART = "clients_per_round = 6\nepochs"
 VARIANTS = {
-    "FedProx with momentum, stragglers and false labels": (
-        [2, 3],
+    "FedProx with momentum, stragglers and false labels: sums, then rows": (
+        [2],
         DIGITS.replace("batch_size = 32", "batch_size = 32\nmomentum = 0.5")
         + '[strategy]\npreset = "fedprox"\n'
         + "[simulation]\nstragglers = 0.3\nattack = {label_flip = {fraction = 0.3, start = 2}}\n",
     ),
-    "SCAFFOLD with part of the clients and dropouts": (
+    "SCAFFOLD with part of the clients and dropouts: rows": (
         [2],
-        DIGITS.replace("epochs", 'clients_per_round = 6\nmeasure = ["loss_before"]\nepochs')
+        DIGITS.replace("epochs", 'measure = ["loss_before"]\n' + PART)
         + '[strategy]\npreset = "scaffold"\n[simulation]\ndropout = 0.2\n',
+    ),
+    "FedAdam, clipped to a length that moves: sums": (
+        [2],
+        DIGITS.replace("epochs", PART) + '[strategy]\npreset = "fedadam"\nclip = "adaptive"\n',
+    ),
+    "statistics, summed without loss": (
+        [3],
+        '[model]\nlearner = "glm"\nfamily = "binomial"\n[data]\nsource = "sklearn:breast_cancer"\n'
+        "standardise = true\npartition = {iid = 7}\n[train]\nrounds = 3\n",
     ),
 }
 
 
-def models(federation, train=None, rounds=3):
+def models(federation, crew=None, rounds=3):
     """SHA-256 of the model after each round."""
     simulation = federation.simulation()
     run, hashes = simulation.start(), []
     for _ in range(rounds):
-        run, record = simulation.advance(run, train)
+        run, record = simulation.advance(run, crew)
         assert record.outcome is Outcome.STEPPED
         hashes.append(record.model)
     return hashes
@@ -83,41 +93,33 @@ def test_any_number_of_workers_learns_the_same_bytes(counts, text):
             assert models(federation, workers.train) == alone
 
 
-def work_of(federation, number=1):
+def turn_of(federation):
     simulation = federation.simulation()
-    run = simulation.start()
-    caught = []
-
-    def catch(work):
-        caught.append(work)
-        return iter(())
-
-    list(
-        simulation.train(
-            run, simulation.strategy.instructions(run.state), simulation.data.clients.clients, catch
-        )
-    )
-    return caught[0]
+    return simulation.turn(simulation.start())
 
 
-def given_up(workers, work):
+def vectors(results):
+    return {result.client: result.vector.tobytes() for result in results}
+
+
+def given_up(workers, turn):
     with pytest.raises(RunError):
-        list(workers.train(work))
+        list(workers.train(turn))
 
 
 def pids(workers):
-    return [bench.child.pid for bench in workers.benches]
+    return [seat.pid for seat in workers.seats]
 
 
 @pytest.mark.slow
 def test_a_killed_worker_is_replaced_and_nobody_notices():
     federation = Federation.of(FOREST)
-    work = work_of(federation)
-    expected = {u.client: u.vector.tobytes() for u in federation.learner.train(work)}
+    turn = turn_of(federation)
+    expected = vectors(federation.simulation().train(turn))
     with Workers(federation, 2) as workers:
 
         def trained():
-            found = {u.client: u.vector.tobytes() for u in workers.train(work)}
+            found = vectors(workers.train(turn))
             assert list(found) == list(expected)
             return found
 
@@ -139,7 +141,7 @@ def test_a_killed_worker_is_replaced_and_nobody_notices():
         assert pids(workers)[1] != after[1]
         # Left in the middle of a share (Ctrl-C), it ends at once and is not tried again.
         os.kill(after[0], signal.SIGSTOP)
-        share = threading.Thread(target=given_up, args=(workers, work))
+        share = threading.Thread(target=given_up, args=(workers, turn))
         share.start()
         time.sleep(0.2)
         living, began = pids(workers), time.monotonic()
@@ -150,12 +152,31 @@ def test_a_killed_worker_is_replaced_and_nobody_notices():
             os.kill(pid, 0)
 
 
+@pytest.mark.slow
+def test_a_worker_killed_in_the_middle_of_a_round_of_sums_changes_nothing():
+    federation = Federation.of(DIGITS)
+    alone = models(federation)
+    simulation = federation.simulation()
+    with Workers(federation, 2) as workers:
+        run, hashes = simulation.start(), []
+        for number in range(3):
+            if number:
+                # Stopped, it cannot answer before it is killed.
+                os.kill(pids(workers)[0], signal.SIGSTOP)
+                threading.Timer(0.3, os.kill, (pids(workers)[0], signal.SIGKILL)).start()
+            run, record = simulation.advance(run, workers.train)
+            hashes.append(record.model)
+        # Two processes of each of two deaths, and the one that lived.
+        assert len(workers.usage) == 4
+    assert hashes == alone
+
+
 DRIVER = """
 import sys
 from haina.federation import Federation
 from haina.federation.workers import Workers
 with Workers(Federation.of(sys.argv[1]), 2) as workers:
-    print(*[bench.child._start().pid for bench in workers.benches], flush=True)
+    print(*[seat._start().pid for seat in workers.seats], flush=True)
     sys.stdin.read()
 """
 
@@ -197,55 +218,51 @@ def mortal(tmp_path, monkeypatch):
     return deaths
 
 
-def small_work(sizes=(2, 2, 2)):
-    sizes = np.array(sizes, int)
-    ends = np.cumsum(sizes)
-    rows = int(sizes.sum())
-    names = tuple(f"c{k}" for k in range(len(sizes)))
-    offsets = np.column_stack([ends - sizes, ends])
-    shards = Shards(names, np.zeros((rows, 64), np.float32), np.zeros(rows, int), offsets)
-    return Work(np.zeros(3, np.float32), 1, shards, Training(), 0.1)
-
-
 def test_a_share_that_keeps_killing_its_worker_is_given_up(mortal):
+    federation = Federation.of(FOREST)
     with (
-        Workers(Federation.of(DIGITS), 1) as workers,
-        pytest.raises(RunError, match="a worker died 3 times on the same 3 clients") as error,
+        Workers(federation, 1) as workers,
+        pytest.raises(
+            RunError, match="a worker died 3 times on the same 9 clients \\(exit status 1\\)"
+        ) as error,
     ):
-        list(workers.train(small_work()))
+        list(workers.train(turn_of(federation)))
     assert "--workers 1" in error.value.remedy
     assert mortal.read_text() == "died\n" * 3
 
 
+def test_a_worker_that_the_kernel_kills_may_be_short_of_memory(mortal):
+    program = Path(sys.executable)
+    program.write_text(program.read_text().replace("exit 1", "kill -9 $$"))
+    federation = Federation.of(FOREST)
+    with Workers(federation, 1) as workers, pytest.raises(RunError) as error:
+        list(workers.train(turn_of(federation)))
+    assert "(killed, as the kernel does when memory runs out)" in error.value.what
+    assert "fewer --workers" in error.value.remedy
+
+
 def test_workers_without_work_are_not_started(mortal):
-    with Workers(Federation.of(DIGITS), 3) as workers:
-        assert list(workers.train(small_work(()))) == []
-        with pytest.raises(RunError):
-            list(workers.train(small_work((4,))))
+    federation = Federation.of(FOREST)
+    turn = turn_of(federation)
+    nobody = replace(turn, epochs=np.zeros_like(turn.epochs))
+    one = replace(turn, epochs=np.eye(9, dtype=np.int64)[4])
+    with Workers(federation, 3) as workers:
+        assert list(workers.train(nobody)) == []
+        with pytest.raises(RunError, match="same 1 clients"):
+            list(workers.train(one))
     assert mortal.read_text() == "died\n" * 3
 
 
-def request_of(work, positions):
+def request_of(turn, positions):
     """What a worker is asked, as bytes."""
-    caught = []
-    bench = Bench(Federation.of(DIGITS))
-
-    class Caught(Child):
-        def call(self, request, answers, limit):
-            assert answers == len(positions)
-            caught.append(request)
-            return []
-
-    bench.child.__class__ = Caught
-    bench.share(work, positions, simulated(work))
-    return caught[0]
+    arrays, words = turn.to_arrays(positions)
+    return b"".join(pieces(arrays, {**words, "call": "share"}))
 
 
-def served(federation, *requests):
+def served(federation, *requests, **words):
     """What a worker answers, without a process."""
     asked, answered = io.BytesIO(), io.BytesIO()
-    hello = {"text": federation.text, "file": "f.toml", "folder": ".", "schema": "", "site": ""}
-    write_frame(asked, json.dumps(hello).encode())
+    write_frame(asked, json.dumps({**json.loads(hello(federation)), **words}).encode())
     for request in requests:
         write_frame(asked, request)
     asked.seek(0)
@@ -261,45 +278,94 @@ def served(federation, *requests):
 
 def test_a_worker_builds_the_federation_and_trains_its_share():
     federation = Federation.of(DIGITS + '[strategy]\npreset = "scaffold"\n')
-    work = work_of(federation)
+    turn = turn_of(federation)
     share = [6, 1, 4]
-    replies = served(federation, request_of(work, share), request_of(work, [0]))
-    expected = {update.client: update for update in federation.learner.train(work)}
-    names = [work.shards.clients[k] for k in (*share, 0)]
-    for reply, name in zip(replies, names, strict=True):
-        result, memory = result_of(*reply)
-        assert memory == {}
-        assert result.client == name
-        assert result.vector.tobytes() == expected[name].vector.tobytes()
-        assert result.report.examples == expected[name].report.examples
+    rows, usage, again, _ = served(federation, request_of(turn, share), request_of(turn, [0]))
+    expected = {update.client: update for update in federation.simulation().train(turn)}
+    for answer, positions in ((rows, share), (again, [0])):
+        results = results_of(*answer)
+        assert [result.client for result in results] == turn.names(positions)
+        for result in results:
+            assert result.vector.tobytes() == expected[result.client].vector.tobytes()
+            assert result.report == expected[result.client].report
+    used = Usage.from_json(json.loads(usage[1]["usage"]))
+    assert used.busy > 0
+    assert used.cpu > 0
+    assert 20 < used.peak < 10_000
+
+
+def test_of_a_round_that_folds_one_sum_comes_back_however_many_clients_there_are():
+    federation = Federation.of(DIGITS)
+    turn = turn_of(federation)
+    answers = served(federation, request_of(turn, [0]), request_of(turn, turn.present))
+    one, all_of_them = Partial.from_arrays(*answers[0]), Partial.from_arrays(*answers[2])
+    assert len(answers) == 4
+    assert sorted(one.reports) == turn.names([0])
+    assert sorted(all_of_them.reports) == sorted(turn.names(turn.present))
+    assert len(all_of_them.to_bytes()) < len(one.to_bytes()) + 8 * 400
+
+
+def test_other_rows_than_the_drivers_are_refused():
+    federation = Federation.of(FOREST)
+    turn = turn_of(federation)
+    digest = federation.simulation().data.digest()
+    rows, _ = served(federation, request_of(turn, [0]), data=digest)
+    assert "error" not in rows[1]
+    ((_, words),) = served(federation, request_of(turn, [0]), data="0" * 64)
+    assert words["error"] == "DataError"
+    assert "has other rows than the machine that the run was started on" in words["what"]
+
+
+def test_the_executor_reaches_workers():
+    federation = Federation.of(DIGITS).on("torch")
+    turn = turn_of(federation)
+    answers = served(federation, request_of(turn, [0]))
+    there = Partial.from_arrays(*answers[0])
+    here = federation.simulation().partial(turn, [0])
+    assert there.to_bytes() == here.to_bytes()
+    other = Federation.of(DIGITS).simulation().partial(turn, [0])
+    assert there.to_bytes() != other.to_bytes()
 
 
 def test_what_a_learner_refuses_is_told_and_not_taken_for_a_death():
     federation = Federation.of(DIGITS.replace("learning_rate = 0.1", "learning_rate = 0.1\nproximal = 50"))
-    work = work_of(federation)
+    turn = turn_of(federation)
     with pytest.raises(LearnerError) as here:
-        list(federation.learner.train(work))
+        list(federation.simulation().train(turn))
     with Workers(federation, 1) as workers:
         with pytest.raises(LearnerError) as there:
-            list(workers.train(work))
+            list(workers.train(turn))
         assert str(there.value) == str(here.value)
         (pid,) = pids(workers)
         with pytest.raises(LearnerError):
-            list(workers.train(work))
+            list(workers.train(turn))
         assert pids(workers) == [pid]
+
+
+def test_rows_that_are_gone_are_told_as_such(tmp_path):
+    x, y = np.zeros((100, 3), np.float32), np.arange(100) % 2
+    np.savez(tmp_path / "rows.npz", x=x, y=y)
+    text = FOREST.replace("sklearn:digits", "rows.npz").replace("test = 200", "test = 4")
+    federation = Federation.of(text, folder=tmp_path)
+    turn = turn_of(federation)
+    with Workers(federation, 1) as workers:
+        (tmp_path / "rows.npz").unlink()
+        with pytest.raises((DataError, ConfigError), match=r"rows\.npz is not there"):
+            list(workers.train(turn))
 
 
 def test_what_a_framework_throws_is_told_with_the_place_in_the_code(tmp_path):
     (tmp_path / "task.py").write_text(
+        "import jax.numpy as jnp\n"
         "def build_model():\n"
         "    def apply(params, x):\n"
         "        raise RuntimeError('the secret of x')\n"
-        "    return (lambda key: {'w': key * 0.0}), apply\n"
+        "    return (lambda key: {'w': jnp.zeros(3)}), apply\n"
     )
     text = DIGITS.replace('kind = "mlp"\nhidden = [8]', 'build = "task:build_model"')
     federation = Federation.of(text, folder=tmp_path)
     with Workers(federation, 1) as workers, pytest.raises(RunError) as error:
-        list(workers.train(small_work()))
+        list(workers.train(turn_of(federation)))
     assert "a worker met" in str(error.value)
     assert "--workers 1" in error.value.remedy
     assert "secret" not in str(error.value)
@@ -328,10 +394,25 @@ def test_results_cross_the_pipe_unchanged(result):
         assert back.vector.tobytes() == result.vector.tobytes()
 
 
+def test_many_results_cross_in_one_message():
+    results = [
+        Update("b", np.array([1.5, np.nan], np.float32), Report(7, 5, 4.5, label_counts=(1, 0, 6))),
+        Failure("a", "it has no examples"),
+        Update("c", np.frombuffer(b"another length", np.uint8), Report(3, extra={"f1": float("nan")})),
+    ]
+    back = results_of(*load(b"".join(pieces(*results_arrays(results)))))
+    assert [result.client for result in back] == ["b", "a", "c"]
+    assert back[1] == results[1]
+    assert back[0].report == results[0].report
+    for k in (0, 2):
+        assert back[k].vector.dtype == results[k].vector.dtype
+        assert back[k].vector.tobytes() == results[k].vector.tobytes()
+
+
 def test_frames_are_whole_or_the_other_side_is_gone():
     pipe = io.BytesIO()
-    for data in (b"one", b"", bytes(100_000)):
-        write_frame(pipe, data)
+    for parts in ([b"one"], [], [bytes(60_000), b"", memoryview(bytes(40_000))]):
+        write_frame(pipe, *parts)
     pipe.seek(0)
     assert [len(read_frame(pipe)) for _ in range(3)] == [3, 0, 100_000]
     with pytest.raises(EOFError):
@@ -345,24 +426,46 @@ def test_frames_are_whole_or_the_other_side_is_gone():
             deque((read_frame(cut_short) for _ in range(3)), maxlen=0)
 
 
-def test_the_heaviest_clients_are_shared_out_first(monkeypatch):
+def test_the_heaviest_clients_are_shared_out_first(tmp_path):
     sizes = (320, 32, 32, 160, 64, 96, 32, 32)
-    seen = []
-
-    def caught(bench, work, positions, task):
-        seen.append(positions)
-        return [Failure(work.shards.clients[k], "never trained") for k in positions]
-
-    monkeypatch.setattr(Bench, "share", caught)
-    with Workers(Federation.of(DIGITS), 2) as workers:
-        results = list(workers.train(small_work(sizes)))
-    assert [result.client for result in results] == [f"c{k}" for k in range(8)]
-    loads = [sum(-(-sizes[k] // 32) for k in positions) for positions in seen]
-    assert sorted(loads) == [12, 12]
-    assert all(positions == sorted(positions) for positions in seen)
+    groups = np.repeat([f"c{k}" for k in range(8)], sizes)
+    np.savez(
+        tmp_path / "rows.npz",
+        x=np.zeros((len(groups), 3), np.float32),
+        y=np.arange(len(groups)) % 2,
+        groups=groups,
+    )
+    text = FOREST.replace("sklearn:digits", "rows.npz").replace("test = 200", "test = 0")
+    text = text.replace("partition = {dirichlet = 0.5, clients = 9}\n", "")
+    federation = Federation.of(text, folder=tmp_path)
+    turn = turn_of(federation)
+    first, second = Workers(federation, 2)._shares(turn)
+    assert sorted(first + second) == list(range(8))
+    assert (first, second) == (sorted(first), sorted(second))
+    assert [sum(-(-sizes[k] // 32) for k in share) for share in (first, second)] == [12, 12]
 
 
 def test_a_request_holds_the_model_and_names_and_no_rows():
-    work = small_work((500, 500))
-    assert len(request_of(work, [0, 1])) < 2000 < work.shards.x.nbytes
-    assert len(dump({"model": work.model})) < len(request_of(work, [0]))
+    federation = Federation.of(DIGITS)
+    turn = turn_of(federation)
+    model = len(dump({"model": turn.model}))
+    assert model < len(request_of(turn, [0])) < model + 2000
+    assert len(request_of(turn, turn.present)) < len(request_of(turn, [0])) + 100
+
+
+def test_each_local_worker_has_a_gpu_of_its_own_if_there_are_enough(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,GPU-77")
+    assert gpus() == ["2", "GPU-77"]
+    told = [child(b"", k)._environment["CUDA_VISIBLE_DEVICES"] for k in range(3)]
+    assert told == ["2", "GPU-77", "2"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert child(b"", 0)._environment == {}
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="looks at /proc")
+def test_the_memory_of_a_large_parent_is_not_taken_for_ones_own():
+    ballast = np.ones(40_000_000)
+    code = "from haina.federation.meter import Usage; print(Usage.here().peak)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ballast.nbytes / 1e6 > 300
+    assert 10 < float(done.stdout) < 200

@@ -2,6 +2,7 @@ import json
 import os
 import stat
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from toys import Centre, follow, simulation
 
 from haina.artifact import dump, load, sha256
 from haina.errors import RunError
+from haina.simulation.faults import Dropout
 from haina.simulation.rundir import RunDir, replace_file
 from haina.strategy.presets import PRESETS
 
@@ -267,3 +269,47 @@ def test_a_file_is_replaced_at_once_and_durably(tmp_path, monkeypatch):
     assert synced == [(False, b"old"), (True, b"new")]
     assert path.read_bytes() == b"new"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_round_that_keeps_the_model_does_not_write_it_again(tmp_path):
+    sim = simulation(PRESETS["fedavg"](), rounds=3)
+    folder, run, records = saved(tmp_path, sim, 2)
+    path = folder.path / "model.safetensors"
+    written = path.stat().st_ino, path.stat().st_mtime_ns
+    away = replace(sim, dropout=Dropout(1.0))
+    run, record = away.advance(run)
+    assert record.model == record.parent == records[-1].model
+    folder.save(run, record, sim.learner, best=False)
+    assert (path.stat().st_ino, path.stat().st_mtime_ns) == written
+    assert sha256(folder.model()) == record.model
+    same(folder.resume(sim.strategy, sim.learner), run)
+    path.unlink()
+    folder.save(run, record, sim.learner, best=False)
+    assert sha256(folder.model()) == record.model
+
+
+def test_a_round_takes_its_place_only_when_all_of_it_is_on_the_disk(tmp_path, monkeypatch):
+    folder, run, records = saved(tmp_path, simulation(PRESETS["fedavg"](), rounds=3), 2)
+    happened = []
+    sync, move = os.fsync, Path.replace
+    monkeypatch.setattr(
+        os, "fsync", lambda file: (happened.append(stat.S_IFMT(os.fstat(file).st_mode)), sync(file))
+    )
+    monkeypatch.setattr(Path, "replace", lambda path, to: (happened.append(to.name), move(path, to)))
+    folder.save(run, records[-1], Centre(), best=True)
+    assert happened == [
+        *[stat.S_IFREG] * 4,
+        "model.safetensors",
+        "best.safetensors",
+        "state.safetensors",
+        stat.S_IFDIR,
+    ]
+
+
+def test_another_executor_is_kept_beside_the_file(tmp_path):
+    folder = RunDir(tmp_path / "run")
+    assert folder.executor() is None
+    folder.create("text", "torch")
+    assert (folder.federation(), folder.executor()) == ("text", "torch")
+    folder.clear()
+    assert folder.executor() is None

@@ -6,11 +6,14 @@ import pytest
 from rounds import EVERY
 from toys import Centre, follow, simulation
 
-from haina.artifact import sha256
+from haina.artifact import dump, load, sha256
 from haina.errors import ConfigError, RoundError
 from haina.learners.learner import Training
 from haina.simulation.attacks import IPM, LabelFlip, LyingReports, NaNSender, SignFlip
 from haina.simulation.faults import Devices, Dropout, Stragglers
+from haina.simulation.turn import Turn
+from haina.strategy.partial import Partial
+from haina.strategy.parts import Needs
 from haina.strategy.presets import PRESETS
 from haina.strategy.record import Outcome, Verdict
 from haina.strategy.select import BySamples
@@ -153,10 +156,10 @@ def test_stragglers_do_less_and_keep_their_place():
 
 def test_results_of_stragglers_come_in_the_order_of_the_cohort():
     sim = simulation(PRESETS["fedavg"](), stragglers=Stragglers(0.5), training=Training(epochs=4))
-    run = sim.start()
-    clients = list(sim.data.clients.clients)[::-1]
-    results = sim.train(run, sim.strategy.instructions(run.state), clients, sim.learner.train)
-    assert [result.client for result in results] == clients
+    turn = sim.turn(sim.start())
+    assert len(set(turn.epochs)) > 2
+    positions = turn.present[::-1]
+    assert [result.client for result in sim.train(turn, positions)] == turn.names(positions)
 
 
 @pytest.mark.parametrize("name", ["fedavg", "fedadam", "qfedavg", "krum", "geometric_median"])
@@ -349,24 +352,67 @@ def test_a_step_may_end_the_run_and_then_the_model_is_evaluated():
     assert [bool(record.metrics) for record in records] == [False, True]
 
 
-def test_a_trainer_of_ones_own_is_the_same_training():
-    sim = simulation(PRESETS["scaffold"](), rounds=3, stragglers=Stragglers(0.3))
-    calls = []
+class Crew:
+    """Workers without processes: each is told the turn as bytes and answers in bytes."""
 
-    def halves(work):
-        """As worker processes do: each half of the clients by itself."""
-        calls.append(len(work.shards))
-        index = range(len(work.shards))
-        results = {}
-        for part in (index[::2], index[1::2]):
-            offsets = None if work.offsets is None else work.offsets[list(part)]
-            share = replace(work, shards=work.shards.take(list(part)), offsets=offsets)
-            results |= {result.client: result for result in sim.learner.train(share)}
-        yield from (results[client] for client in work.shards.clients)
+    def __init__(self, sim, count):
+        self.sim, self.count = sim, count
+        self.sums = self.rows = 0
 
-    run, alone = sim.start(), sim.start()
-    for _ in range(3):
-        run, record = sim.advance(run, halves)
-        alone, expected = sim.advance(alone)
-        assert record.model == expected.model
-    assert sum(calls) == 24
+    def __call__(self, turn):
+        for k in range(self.count):
+            share = turn.present[k :: self.count]
+            told = load(dump(*turn.to_arrays(share)))
+            there, positions = Turn.from_arrays(*told, self.sim.strategy)
+            assert positions == share
+            assert self.sim.folds(there) == self.sim.folds(turn)
+            if self.sim.folds(turn):
+                self.sums += 1
+                yield Partial.from_bytes(self.sim.partial(there, positions).to_bytes())
+            else:
+                self.rows += len(share)
+                yield from self.sim.train(there, positions)
+
+
+FAULTS = {
+    "calm": {},
+    "faults": {"dropout": Dropout(0.2), "stragglers": Stragglers(0.4), "empty": (2, 5)},
+    "attack from round 2": {"attack": SignFlip(fraction=0.2, start=2), "dropout": Dropout(0.1)},
+}
+
+
+@pytest.mark.parametrize("faults", FAULTS.values(), ids=FAULTS)
+@pytest.mark.parametrize("name", EVERY)
+def test_shared_out_a_round_is_the_same_round(name, faults):
+    sim = simulation(
+        EVERY[name], clients=11, cohort=9, rounds=3, training=Training(epochs=3, batch_size=4), **faults
+    )
+    run, records = follow(sim)
+    for count in (1, 3):
+        crew, other, there = Crew(sim, count), sim.start(), []
+        for _ in range(3):
+            other, record = sim.advance(other, crew)
+            there.append(record)
+        assert told(there) == told(records)
+        assert other.model.tobytes() == run.model.tobytes()
+        state, expected = other.state.to_arrays(), run.state.to_arrays()
+        assert {n: a.tobytes() for n, a in state.items()} == {n: a.tobytes() for n, a in expected.items()}
+        assert {c: m.tobytes() for c, m in other.memories.items()} == {
+            c: m.tobytes() for c, m in run.memories.items()
+        }
+        summed = sim.strategy.needs is Needs.COUNTS and not sim.strategy.local.remembers
+        attacked = sim.attack is not None
+        assert crew.sums == (0 if not summed else count if attacked else 3 * count)
+        assert bool(crew.rows) == (not summed or attacked)
+
+
+def test_what_a_worker_is_told_grows_with_the_cohort_and_not_with_the_population():
+    def size(clients, cohort, seen):
+        sim = simulation(PRESETS["fedadam"](), clients=clients, cohort=cohort, rounds=seen + 1)
+        run, _ = follow(sim, rounds=seen)
+        turn = sim.turn(run)
+        return len(dump(*turn.to_arrays(turn.present[::2])))
+
+    small, large = size(10, 8, 1), size(1000, 8, 30)
+    assert large < small + 100
+    assert size(1000, 16, 1) < 2 * small

@@ -1,4 +1,6 @@
 import json
+from dataclasses import replace
+from types import MappingProxyType
 
 import numpy as np
 from hypothesis import given
@@ -33,6 +35,7 @@ RECORDS = st.builds(
     decisions=st.dictionaries(st.text(max_size=5), st.text(), max_size=3),
     metrics=NAMED,
     timing=NAMED,
+    cost=NAMED,
 )
 
 
@@ -44,6 +47,24 @@ def test_a_record_is_one_line_of_json_and_comes_back_equal(record):
     assert back == record
     assert all(isinstance(client.verdict, Verdict) for client in back.clients)
     assert isinstance(back.outcome, Outcome)
+
+
+LOOSE = st.dictionaries(
+    st.text(max_size=5),
+    st.one_of(
+        st.floats(),
+        st.floats(width=32).map(np.float32),
+        st.floats().map(np.float64),
+        st.integers(0, 9).map(np.int64),
+    ),
+)
+
+
+@given(RECORDS, LOOSE)
+def test_the_quick_line_is_the_careful_one(record, numbers):
+    record = replace(record, notes=numbers, metrics=MappingProxyType(numbers))
+    careful = json.dumps(record.to_json(), separators=(",", ":")).encode() + b"\n"
+    assert record.to_line() == careful
 
 
 def test_numbers_that_are_not_finite_become_null_wherever_they_stand():

@@ -24,6 +24,21 @@ Json = nouns.Json
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, for example runs/digits.")]
 
 
+class Engine(StrEnum):
+    """Where the workers of a simulation run."""
+
+    LOCAL = "local"
+    RAY = "ray"
+
+
+class Executor(StrEnum):
+    """What trains a model."""
+
+    AUTO = "auto"
+    JAX = "jax"
+    TORCH = "torch"
+
+
 class Door(StrEnum):
     """The two doors of a coordinator."""
 
@@ -87,14 +102,32 @@ def run(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Start over, forgetting the run there.")
     ] = False,
-    workers: Annotated[int | None, typer.Option(min=1, max=256, help="Processes that train.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, max=1024, help="Processes that train.")] = None,
+    engine: Annotated[
+        Engine | None, typer.Option(help="Where they run: on this machine, or on a Ray cluster.")
+    ] = None,
+    executor: Annotated[
+        Executor | None, typer.Option(help="What trains, in place of what the file says.")
+    ] = None,
+    profile: Annotated[bool, typer.Option("--profile", help="Say at the end where the time went.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No talk; errors only.")] = False,
     as_json: Json = False,
 ) -> None:
     """Simulate a federation; killed at any moment, it resumes where it was."""
+    from haina.cli.run import How
     from haina.cli.run import run as command
 
-    command(file, out, resume=resume, overwrite=overwrite, workers=workers, quiet=quiet, as_json=as_json)
+    how = How(engine and engine.value, workers, executor and executor.value)
+    command(
+        file,
+        out,
+        resume=resume,
+        overwrite=overwrite,
+        how=how,
+        quiet=quiet,
+        profiled=profile,
+        as_json=as_json,
+    )
 
 
 @app.command()
@@ -115,12 +148,14 @@ def runs(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder of runs, or one run.")] = Path(
         "runs"
     ),
+    profile: Annotated[bool, typer.Option("--profile", help="Say where the time of each run went.")] = False,
     as_json: Json = False,
 ) -> None:
     """List the models that simulations have made, with their SHA-256."""
+    from haina.cli.runs import profiles
     from haina.cli.runs import runs as command
 
-    command(folder, as_json=as_json)
+    (profiles if profile else command)(folder, as_json=as_json)
 
 
 @app.command()

@@ -1,16 +1,16 @@
-"""`haina run`: a live table and a bar while it goes, one summary at the end."""
+"""`haina run`: a live table and a bar while it goes, one summary at the end, and where the time went if that is asked for."""
 
 from __future__ import annotations
 
-import resource
-import sys
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.progress import (
     BarColumn,
@@ -18,21 +18,43 @@ from rich.progress import (
     Progress,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 from rich.table import Table
 
-from haina.cli.talk import console, data, json_line, say
-from haina.errors import ConfigError, RunError
+from haina.cli.talk import console, data, json_line, say, shown
+from haina.errors import ConfigError, HainaError, LearnerError, RunError
 from haina.federation import Federation
+from haina.federation.answers import where
 from haina.federation.runner import play
+from haina.monitoring.profile import COLUMNS as PROFILE
+from haina.monitoring.profile import Profile
 from haina.monitoring.summary import summary
 from haina.monitoring.table import COLUMNS, round_row
+from haina.monitoring.text import duration, known, number, plural
 from haina.simulation.rundir import RunDir
 from haina.strategy.record import Outcome, RoundRecord
 
 #: Rounds in view on a terminal.
 _WINDOW = 12
+#: Rounds that the pace is taken from.
+_LATELY = 20
+#: Places in the code that are told of an error.
+_PLACES = 8
+
+
+@dataclass(frozen=True)
+class How:
+    """What trains a run, where the command line says otherwise than the file.
+
+    Args:
+        engine: `local` or `ray`.
+        workers: how many processes.
+        executor: `auto`, `jax` or `torch`.
+    """
+
+    engine: str | None = None
+    workers: int | None = None
+    executor: str | None = None
 
 
 def run(
@@ -41,8 +63,9 @@ def run(
     *,
     resume: bool,
     overwrite: bool,
-    workers: int | None,
+    how: How,
     quiet: bool,
+    profiled: bool,
     as_json: bool,
 ) -> None:
     """Run a federation file to its end."""
@@ -50,15 +73,19 @@ def run(
         raise ConfigError("--resume and --overwrite exclude each other", allowed="one of them")
     federation = Federation.read(file)
     folder = RunDir(out or Path("runs") / federation.name)
+    kept = folder.executor() if resume else None
+    federation = _on(federation, how.executor or kept)
     if resume:
-        federation.check_same(Federation.of(folder.federation(), file.name, file.parent))
-    federation.simulation()  # What is wrong with the file is said before a folder is made.
+        federation.check_same(_on(Federation.of(folder.federation(), file.name, file.parent), kept))
+    with _spoken():
+        federation.simulation()  # What is wrong with the file is said before a folder is made.
     with folder.alone():
         if overwrite:
             folder.clear()
-        result = follow(federation, folder, workers=workers, resume=resume, quiet=quiet)
+        result = follow(federation, folder, how, resume=resume, quiet=quiet)
+    profile = Profile.of(folder.records()) if profiled and result["rounds"] else None
     if as_json:
-        json_line(result)
+        json_line(result if profile is None else {**result, "profile": profile.to_json()})
     else:
         if folder.result():
             data(folder.result())
@@ -68,6 +95,8 @@ def run(
             if result["loss"] is not None
             else f"model {result['model_sha256']}"
         )
+        if profile is not None:
+            shown(profile_table(profile))
         if result["rounds"] and result["kept"] == result["rounds"]:
             raise RunError(
                 f"no round of {result['rounds']} could make a model: {folder.records()[-1].reason}",
@@ -80,8 +109,8 @@ def run(
 def follow(
     federation: Federation,
     folder: RunDir,
+    how: How | None = None,
     *,
-    workers: int | None = None,
     resume: bool = False,
     quiet: bool = False,
 ) -> dict[str, Any]:
@@ -90,38 +119,62 @@ def follow(
     Returns:
         rounds, accuracy, loss, model_sha256, seconds, peak_memory_mb, and more for people.
     """
-    start = perf_counter()
+    start, how = perf_counter(), how or How()
     rounds = federation.settings.train.rounds
     try:
-        with _view(rounds, quiet=quiet) as show:
-            for record in play(federation, folder, workers=workers, resume=resume):
+        with _view(rounds, quiet=quiet) as show, _spoken():
+            for record in play(federation, folder, workers=how.workers, engine=how.engine, resume=resume):
                 show(record)
     except KeyboardInterrupt:
         file = federation.folder / federation.file
         say(f"\nStopped between rounds. Go on with: haina run {file} --resume --out {folder.path}")
         raise
+    records = folder.records()
+    memory = (known(record.cost, "peak_memory_mb") for record in records)
     result = {
-        **summary(folder.records()),
+        **summary(records),
         "seconds": round(perf_counter() - start, 3),
-        "peak_memory_mb": peak_memory_mb(),
+        "peak_memory_mb": max((mb for mb in memory if mb is not None), default=None),
     }
     folder.summarise(result)
     return result
 
 
+def _on(federation: Federation, executor: str | None) -> Federation:
+    return federation if executor is None else federation.on(executor)
+
+
 @contextmanager
-def _view(rounds: int, *, quiet: bool) -> Iterator[Any]:
+def _spoken() -> Iterator[None]:
+    """What a framework or a user's own model throws, in one sentence, and where."""
+    try:
+        yield
+    except (HainaError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        said = str(error).strip().partition("\n")[0]
+        places = "\n".join(f"  {line}" for line in where(error).splitlines()[-_PLACES:])
+        raise LearnerError(
+            f"training stopped with {type(error).__name__}: {said}", remedy=f"It happened in\n{places}"
+        ) from error
+
+
+@contextmanager
+def _view(rounds: int, *, quiet: bool) -> Iterator[Callable[[RoundRecord], None]]:
     """A function to show a record with: a live table on a terminal, a line now and then in a log."""
     if quiet:
         yield lambda record: None
         return
     if not console.is_terminal:
         every = max(1, rounds // 10)
+        pace = _Pace(rounds)
 
         def line(record: RoundRecord) -> None:
+            pace.see(record)
             if record.round % every == 0 or record.round == rounds or record.outcome is Outcome.KEPT:
                 cells = zip(COLUMNS, round_row(record).cells(), strict=True)
-                console.print("  ".join(f"{name} {cell}" for name, cell in cells if cell), soft_wrap=True)
+                said = [*(f"{name} {cell}" for name, cell in cells if cell), *pace.words(record)]
+                console.print("  ".join(said), soft_wrap=True)
 
         yield line
         return
@@ -129,22 +182,47 @@ def _view(rounds: int, *, quiet: bool) -> Iterator[Any]:
         TextColumn("[bold]Rounds"),
         BarColumn(bar_width=None),
         MofNCompleteColumn(),
+        TextColumn("{task.fields[pace]}"),
         TimeElapsedColumn(),
-        TimeRemainingColumn(),
         console=console,
         expand=True,
     )
-    task = progress.add_task("rounds", total=rounds)
-    recent: list[RoundRecord] = []
-    with Live(progress, console=console, refresh_per_second=8) as live:
+    task = progress.add_task("rounds", total=rounds, pace="")
+    recent, pace = deque[RoundRecord](maxlen=_WINDOW), _Pace(rounds)
+
+    def view() -> RenderableType:
+        # Drawn when the terminal is refreshed, and not with every one of a thousand quick rounds.
+        return Group(round_table(list(recent)), progress) if recent else progress
+
+    with Live(get_renderable=view, console=console, refresh_per_second=8):
 
         def show(record: RoundRecord) -> None:
             recent.append(record)
-            del recent[:-_WINDOW]
-            progress.update(task, completed=record.round)
-            live.update(Group(round_table(recent), progress))
+            pace.see(record)
+            progress.update(task, completed=record.round, pace="  ".join(pace.words(record)))
 
         yield show
+
+
+class _Pace:
+    """How fast rounds have come lately, by the clock."""
+
+    def __init__(self, rounds: int) -> None:
+        self._rounds = rounds
+        self._seen = deque[float](maxlen=_LATELY + 1)
+
+    def see(self, record: RoundRecord) -> None:
+        """A round has closed just now."""
+        self._seen.append(perf_counter())
+
+    def words(self, record: RoundRecord) -> list[str]:
+        """Rounds a second, and the time that is left after this one; nothing before the second round."""
+        since = self._seen[-1] - self._seen[0]
+        if not since:
+            return []
+        rate = (len(self._seen) - 1) / since
+        left = (self._rounds - record.round) / rate
+        return [f"{number(rate)} rounds/s", *([f"{duration(left)} left"] if left else [])]
 
 
 def round_table(records: list[RoundRecord]) -> Table:
@@ -157,9 +235,14 @@ def round_table(records: list[RoundRecord]) -> Table:
     return table
 
 
-def peak_memory_mb() -> float:
-    """Largest resident memory so far of this process, or of one of its workers if that is larger, in MB."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    workers = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    return round(max(own, workers) * unit / 1e6, 1)
+def profile_table(profile: Profile) -> Table:
+    """Where the time of a run's rounds went."""
+    memory = "" if profile.memory is None else f", {number(profile.memory)} MB of memory at most"
+    table = Table(
+        title=f"{plural(profile.rounds, 'round')}{memory}", header_style="bold", title_justify="left"
+    )
+    for name in PROFILE:
+        table.add_column(name, justify="right" if name else "left")
+    for row in profile.rows():
+        table.add_row(*row)
+    return table

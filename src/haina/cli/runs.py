@@ -8,8 +8,10 @@ from typing import Any
 from rich.table import Table
 
 from haina.artifact import sha256
-from haina.cli.talk import console, data, json_line
+from haina.cli.run import profile_table
+from haina.cli.talk import console, data, json_line, shown
 from haina.errors import RunError
+from haina.monitoring.profile import Profile
 from haina.simulation.rundir import RunDir
 
 
@@ -28,6 +30,19 @@ def runs(path: Path, *, as_json: bool) -> None:
     console.print(table)
     for entry in found:
         data(f"{entry['sha256']}  {entry['path']}")
+
+
+def profiles(path: Path, *, as_json: bool) -> None:
+    """Say where the time of each run went."""
+    found = {folder.name: RunDir(folder).records() for folder in _runs(path)}
+    told = {name: Profile.of(records) for name, records in found.items() if records}
+    if as_json:
+        json_line({name: profile.to_json() for name, profile in told.items()})
+        return
+    for name, profile in told.items():
+        table = profile_table(profile)
+        table.title = f"{name}: {table.title}"
+        shown(table)
 
 
 def _runs(path: Path) -> list[Path]:

@@ -8,10 +8,11 @@ left out.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from traceback import walk_tb
+from typing import Any
 
 import numpy as np
 
@@ -27,6 +28,9 @@ _REASONS = {
     LearnerError: "its learner cannot train as asked",
 }
 
+#: Names of a report's numbers.
+_NUMBERS = [field.name for field in fields(Report)]
+
 #: Innermost frames of an error that are told.
 _FRAMES = 30
 
@@ -36,7 +40,7 @@ def result_bytes(result: Result, memory: Mapping[str, Array] | None = None) -> b
     if isinstance(result, Failure):
         return dump({}, {"client": result.client, "failure": result.reason})
     kept = {f"memory/{name}": array for name, array in (memory or {}).items()}
-    words = {"client": result.client, "report": json.dumps(asdict(result.report))}
+    words = {"client": result.client, "report": json.dumps(_numbers(result.report))}
     return dump({"vector": result.vector, **kept}, words)
 
 
@@ -44,11 +48,27 @@ def result_of(arrays: Mapping[str, Array], words: Mapping[str, str]) -> tuple[Re
     """The inverse of `result_bytes`, from the message as read."""
     if "failure" in words:
         return Failure(words["client"], words["failure"]), {}
-    numbers = json.loads(words["report"])
-    if numbers["label_counts"] is not None:
-        numbers["label_counts"] = tuple(numbers["label_counts"])
     memory = {name.removeprefix("memory/"): a for name, a in arrays.items() if name.startswith("memory/")}
-    return Update(words["client"], np.asarray(arrays["vector"]), Report(**numbers)), memory
+    report = _report(json.loads(words["report"]))
+    return Update(words["client"], np.asarray(arrays["vector"]), report), memory
+
+
+def results_arrays(results: Sequence[Result]) -> tuple[dict[str, Array], dict[str, str]]:
+    """Many results as one message: arrays, not copied, and words."""
+    arrays = {str(k): result.vector for k, result in enumerate(results) if isinstance(result, Update)}
+    said = [
+        [result.client, result.reason if isinstance(result, Failure) else _numbers(result.report)]
+        for result in results
+    ]
+    return arrays, {"results": json.dumps(said)}
+
+
+def results_of(arrays: Mapping[str, Array], words: Mapping[str, str]) -> list[Result]:
+    """The inverse of `results_arrays`."""
+    return [
+        Failure(client, said) if isinstance(said, str) else Update(client, arrays[str(k)], _report(said))
+        for k, (client, said) in enumerate(json.loads(words["results"]))
+    ]
 
 
 def error_bytes(error: Exception) -> bytes:
@@ -62,6 +82,15 @@ def error_bytes(error: Exception) -> bytes:
     if isinstance(error, HainaError):
         words |= {"what": error.what, "allowed": error.allowed, "remedy": error.remedy}
     return dump({}, words)
+
+
+def _numbers(report: Report) -> dict[str, Any]:
+    return {name: getattr(report, name) for name in _NUMBERS}
+
+
+def _report(numbers: Mapping[str, Any]) -> Report:
+    counts = numbers["label_counts"]
+    return Report(**{**numbers, "label_counts": None if counts is None else tuple(counts)})
 
 
 def where(error: BaseException) -> str:

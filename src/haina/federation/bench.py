@@ -1,13 +1,13 @@
 """Bench: local training in a process of its own, so that what a framework does to its process it does to nobody else.
 
-A node trains its own rows there, a coordinator has its models evaluated and judged there, a simulation shares its clients out among several. Each
-method is one call to the process (`haina.federation.worker`), over `haina.federation.child`.
+A node trains its own rows there, and a coordinator has its models evaluated and judged there. Each method is one call to the process
+(`haina.federation.worker`), over `haina.federation.child`. A simulation shares its clients out among several (`haina.federation.workers`).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -15,14 +15,14 @@ from typing import Literal, Self
 
 import numpy as np
 
-from haina.artifact import Array, dump, sha256
+from haina.artifact import Array, pieces
 from haina.data.schema import Schema
 from haina.federation.answers import result_of
 from haina.federation.child import BenchError as BenchError
 from haina.federation.child import Child, Message
 from haina.federation.federation import Federation
-from haina.federation.task import Memory, task_of
-from haina.learners.learner import Metrics, Work
+from haina.federation.task import Memory
+from haina.learners.learner import Metrics
 from haina.update import Failure, Result, Vector
 from haina.wire.messages import Task
 
@@ -76,16 +76,7 @@ class Bench:
         limit: float | None = 600.0,
     ) -> None:
         self._federation, self.limit = federation, limit
-        # A file's whole path, as the process may be started again from another folder.
-        own = Path(site).resolve() if site is not None and Path(site).is_file() else site or ""
-        hello = {
-            "text": federation.text,
-            "file": federation.file,
-            "folder": str(federation.folder.resolve()),
-            "schema": "" if federation.known is None else federation.known.to_json(),
-            "site": str(own),
-        }
-        self.child = Child(json.dumps(hello).encode(), niceness, threads)
+        self.child = Child(hello(federation, site), niceness, threads)
 
     def __enter__(self) -> Self:
         return self
@@ -159,16 +150,6 @@ class Bench:
         result, kept = result_of(*answer)
         return Trained(result, kept, words=result.reason if isinstance(result, Failure) else "")
 
-    def share(self, work: Work, positions: Sequence[int], task: Task) -> list[Result]:
-        """Train the clients of a simulation's work at the given positions; `task` is `simulated(work)`."""
-        arrays: dict[str, Array] = {"model": work.model}
-        if work.offsets is not None:
-            arrays["offsets"] = work.offsets[list(positions)]
-        clients = json.dumps([work.shards.clients[k] for k in positions])
-        words = {"call": "share", "task": task.model_dump_json(), "clients": clients}
-        answers = self.child.call(dump(arrays, words), len(positions), self.limit)
-        return [result_of(*answer)[0] for answer in answers]
-
     def evaluate(self, model: Model, rows: Rows = "test", limit: float | None = None) -> Metrics | None:
         """Loss, accuracy and the like; None without rows, or where each client has a model of its own."""
         _, words = self._ask("evaluate", model, words={"rows": rows}, limit=limit)
@@ -200,7 +181,7 @@ class Bench:
             words["path"] = str(model.resolve())
         elif model is not None:
             arrays["model"] = model
-        return self.child.call(dump(arrays, words), 1, self.limit if limit is None else limit)[0]
+        return self.child.call(pieces(arrays, words), 1, self.limit if limit is None else limit)[0]
 
 
 @dataclass(frozen=True)
@@ -252,16 +233,23 @@ class RemoteJudge:
         return self.bench._ask("judge", self.model, arrays, asked)[0]["answer"]
 
 
-def simulated(work: Work) -> Task:
-    """The task of a simulation's work."""
-    return task_of(
-        work.training,
-        federation="simulation",
-        round=work.round,
-        learning_rate=work.learning_rate,
-        proximal=work.proximal,
-        seed=work.seed,
-        version=work.round - 1,
-        model=sha256(work.model.tobytes()),
-        bytes=work.model.nbytes,
-    )
+def hello(federation: Federation, site: str | Path | None = None, data: str = "") -> bytes:
+    """The first frame of a training process.
+
+    Args:
+        federation: what it trains.
+        site: where the own rows are, for a node.
+        data: SHA-256 of a simulation's rows, where it cannot be taken for granted that the process finds the same ones.
+    """
+    # A file's whole path, as the process may be started again from another folder.
+    own = Path(site).resolve() if site is not None and Path(site).is_file() else site or ""
+    words = {
+        "text": federation.text,
+        "file": federation.file,
+        "folder": str(federation.folder.resolve()),
+        "executor": federation.executor or "",
+        "schema": "" if federation.known is None else federation.known.to_json(),
+        "site": str(own),
+        "data": data,
+    }
+    return json.dumps(words).encode()

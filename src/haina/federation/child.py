@@ -21,7 +21,7 @@ from functools import cache
 from types import TracebackType
 from typing import Self
 
-from haina.artifact import Array, load
+from haina.artifact import Array, Pieces, load
 from haina.errors import HainaError
 from haina.federation.frames import read_frame, write_frame
 
@@ -56,6 +56,19 @@ class BenchError(HainaError):
         return self.kind in ("died", "slow", "closed")
 
 
+class Died(BenchError):  # noqa: N818 -- it is said of the process
+    """A call killed its process `TRIES` times.
+
+    Args:
+        how: it died the last time.
+    """
+
+    def __init__(self, how: str) -> None:
+        self.how = how
+        what = f"its training process died {TRIES} times on the same call ({how})"
+        super().__init__("died", what, remedy="It may be short of memory")
+
+
 class Child:
     """One process; calls come one at a time, `close` from any thread.
 
@@ -63,12 +76,20 @@ class Child:
         hello: the first frame that each process gets.
         niceness: added to the priority of this process, 0 to 19.
         threads: of the numerical libraries; None for what they choose themselves.
+        environment: variables beside those of this process.
 
     `niceness` and `threads` may be changed: the next call starts the process anew.
     """
 
-    def __init__(self, hello: bytes, niceness: int, threads: int | None) -> None:
+    def __init__(
+        self,
+        hello: bytes,
+        niceness: int = 0,
+        threads: int | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self._hello, self.niceness, self.threads = hello, niceness, threads
+        self._environment = dict(environment or {})
         self._process: subprocess.Popen[bytes] | None = None
         self._settings: tuple[int, int | None] | None = None
         self._lock = threading.Lock()
@@ -80,11 +101,11 @@ class Child:
         process = self._process
         return None if process is None else process.pid
 
-    def call(self, request: bytes, answers: int, limit: float | None) -> list[Message]:
+    def call(self, request: Pieces, answers: int, limit: float | None) -> list[Message]:
         """Send a frame and read so many.
 
         Args:
-            request: the frame.
+            request: the frame, in pieces.
             answers: how many are expected; an error ends them early.
             limit: seconds for all of it, the process's start included; None for no limit.
 
@@ -98,11 +119,11 @@ class Child:
                 assert process.stdin is not None
                 assert process.stdout is not None
                 try:
-                    write_frame(process.stdin, request)
+                    write_frame(process.stdin, *request)
                     found: list[Message] = []
                     while len(found) < answers:
                         found.append(load(read_frame(process.stdout)))
-                        _refuse_error(found[-1][1])
+                        refuse_error(found[-1][1])
                     return found
                 except BenchError:
                     raise
@@ -113,11 +134,7 @@ class Child:
                     self._end()
                     raise
             self._check(watch)
-            raise BenchError(
-                "died",
-                f"its training process died {TRIES} times on the same call ({_ending(code)})",
-                remedy="It may be short of memory",
-            )
+            raise Died(_ending(code))
 
     def close(self) -> None:
         """End the process for good, in the middle of a call if need be; that call then raises."""
@@ -149,7 +166,7 @@ class Child:
 
     def _start(self) -> subprocess.Popen[bytes]:
         self._settings = (self.niceness, self.threads)
-        process = self._process = _nursery().submit(_spawn, *self._settings).result()
+        process = self._process = _nursery().submit(_spawn, *self._settings, self._environment).result()
         assert process.stdin is not None
         # With a broken pipe the call meets the closed end, and counts the try.
         with suppress(OSError):
@@ -196,7 +213,8 @@ class _Watch:
         self._kill()
 
 
-def _refuse_error(words: Mapping[str, str]) -> None:
+def refuse_error(words: Mapping[str, str]) -> None:
+    """Raise what an answer says went wrong, if it says so (`haina.federation.answers.error_bytes`)."""
     if "error" in words:
         raise BenchError(
             words["error"],
@@ -213,8 +231,8 @@ def _nursery() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(1, thread_name_prefix="haina-nursery")
 
 
-def _spawn(niceness: int, threads: int | None) -> subprocess.Popen[bytes]:
-    environment = dict(os.environ)
+def _spawn(niceness: int, threads: int | None, own: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, **own}
     if threads is not None:
         environment |= {
             f"{library}_NUM_THREADS": str(threads) for library in ("OMP", "OPENBLAS", "MKL", "NUMEXPR")
@@ -232,4 +250,6 @@ def _spawn(niceness: int, threads: int | None) -> subprocess.Popen[bytes]:
 def _ending(code: int | None) -> str:
     if code is None:
         return "it could not be started"
+    if code == -signal.SIGKILL:
+        return "killed, as the kernel does when memory runs out"
     return f"signal {-code}" if code < 0 else f"exit status {code}"

@@ -34,6 +34,12 @@ from haina.strategy.parts import Payload
 from haina.strategy.strategy import Instructions, Strategy
 from haina.wire.messages import NAME, Codec, Task
 
+#: Learners that train the same models, so that one can take another's place.
+EXECUTORS = ("auto", "jax", "torch")
+
+#: What may change in the middle of a run, beside `[serve]`.
+_FREE = frozenset({"train.rounds", "simulation.workers", "simulation.engine"})
+
 
 @dataclass(frozen=True)
 class Federation:
@@ -45,6 +51,7 @@ class Federation:
         folder: where relative paths and `build = "task:..."` start from.
         settings: the checked contents.
         known: what rows look like, where that was handed in and need not be found out.
+        executor: what `[model] learner` was replaced by (`on`), if it was.
     """
 
     text: str
@@ -52,6 +59,7 @@ class Federation:
     folder: Path
     settings: FederationFile
     known: Schema | None = None
+    executor: str | None = None
 
     @classmethod
     def of(
@@ -93,14 +101,30 @@ class Federation:
             raise ConfigError(f"{path} cannot be read as text: {error}") from error
         return cls.of(text, path.name, path.parent)
 
+    def on(self, executor: str) -> Federation:
+        """The same federation, trained by another executor: the same model in another framework.
+
+        Raises:
+            ConfigError: there is no such executor, or the learner of the file has one home only.
+        """
+        allowed, learner = ", ".join(EXECUTORS), self.settings.model.learner
+        if executor not in EXECUTORS:
+            raise ConfigError(f"--executor is {executor!r}", allowed=allowed)
+        if learner not in EXECUTORS:
+            raise (self._place / "model" / "learner").error(
+                f"{learner!r} is trained in one way only", allowed=allowed, remedy="Leave --executor out"
+            )
+        model = self.settings.model.model_copy(update={"learner": executor})
+        return replace(self, settings=self.settings.model_copy(update={"model": model}), executor=executor)
+
     def check_same(self, started: Federation) -> None:
-        """Refuse to go on with a run that was started from other words; only the number of rounds may have changed, and how rounds are served.
+        """Refuse to go on with a run that was started from other words; only the number of rounds may have changed, and what no model depends on.
 
         Raises:
             ConfigError: naming the first setting that differs.
         """
         now, then = (_flat(federation.settings.model_dump()) for federation in (self, started))
-        for key in sorted({*now, *then} - {"train.rounds"}):
+        for key in sorted({*now, *then} - _FREE):
             if not key.startswith("serve.") and now.get(key) != then.get(key):
                 raise Place(self.file, key).error(
                     f"is {now.get(key)!r}, and the run was started with {then.get(key)!r}",
@@ -173,6 +197,11 @@ class Federation:
     def training(self) -> Training:
         """How clients train."""
         train = self.settings.train
+        if train.clip_update is not None and self._made.strategy is not None:
+            raise (self._place / "train" / "clip_update").error(
+                f"the {self.settings.model.learner} learner sends exact statistics, which are not clipped",
+                allowed="clip_update and noise with learners that send increments (jax, torch)",
+            )
         return Training(
             epochs=train.epochs,
             steps=train.steps,
@@ -180,6 +209,8 @@ class Federation:
             momentum=train.momentum,
             weight_decay=train.weight_decay,
             clip_norm=train.clip_norm,
+            clip_update=train.clip_update,
+            noise=train.noise,
             measure=frozenset(train.measure),
         )
 

@@ -12,10 +12,11 @@ from typing import IO
 MAX_FRAME = 1 << 40
 
 
-def write_frame(pipe: IO[bytes], data: bytes) -> None:
-    """Write bytes behind their length (8 bytes, little-endian)."""
-    pipe.write(len(data).to_bytes(8, "little"))
-    pipe.write(data)
+def write_frame(pipe: IO[bytes], *pieces: bytes | memoryview) -> None:
+    """Write bytes, given in pieces that are not put together first, behind their length (8 bytes, little-endian)."""
+    pipe.write(sum(len(piece) for piece in pieces).to_bytes(8, "little"))
+    for piece in pieces:
+        pipe.write(piece)
     pipe.flush()
 
 

@@ -81,6 +81,8 @@ class TrainSection(_Section):
     momentum: float = Field(default=0.0, ge=0, lt=1)
     weight_decay: float = Field(default=0.0, ge=0)
     clip_norm: float | None = Field(default=None, gt=0)
+    clip_update: float | None = Field(default=None, gt=0)
+    noise: float = Field(default=0.0, ge=0)
     proximal: float | None = Field(default=None, ge=0)
     evaluate_every: int = Field(default=1, ge=1)
     measure: list[Literal["loss_before", "loss_after", "accuracy", "label_counts"]] = Field(
@@ -103,12 +105,13 @@ class StrategySection(_Section):
 
 
 class SimulationSection(_Section):
-    """`[simulation]`: what goes wrong on purpose, and how many processes work."""
+    """`[simulation]`: what goes wrong on purpose, and how many processes train, on this machine or on a Ray cluster."""
 
     attack: Part | None = None
     dropout: float = Field(default=0.0, ge=0, lt=1)
     stragglers: float = Field(default=0.0, ge=0, le=1)
-    workers: int = Field(default=1, ge=1, le=256)
+    workers: int = Field(default=1, ge=1, le=1024)
+    engine: Literal["local", "ray"] = "local"
 
 
 class ServeSection(_Section):

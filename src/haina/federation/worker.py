@@ -16,21 +16,24 @@ import sys
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
+from time import perf_counter
 from typing import IO
 
 import numpy as np
 
-from haina.artifact import Array, dump, load
+from haina.artifact import Array, Pieces, load, pieces, sha256
 from haina.data.schema import Schema
-from haina.errors import LearnerError
-from haina.federation.answers import error_bytes, result_bytes
+from haina.errors import DataError, LearnerError
+from haina.federation.answers import error_bytes, result_bytes, results_arrays
 from haina.federation.envelope import Envelope
 from haina.federation.federation import Federation
 from haina.federation.frames import read_frame, write_frame
+from haina.federation.meter import Usage
 from haina.federation.task import recalled, remembered, work_of
 from haina.learners.judge import HeldSamples
 from haina.shards import Shards
 from haina.simulation.simulation import Run, Simulation
+from haina.simulation.turn import Turn
 from haina.update import Update
 from haina.wire.messages import Task
 
@@ -44,7 +47,7 @@ class Worker:
     """What a training process can do: each public method is a call, from arrays and words to one answer or several.
 
     Args:
-        hello: `text`, `file` and `folder` of the federation, `schema` (JSON) and `site` (where the own rows are), both empty if there are none.
+        hello: see `haina.federation.bench.hello`; what there is none of is empty.
     """
 
     def __init__(self, hello: Words) -> None:
@@ -56,24 +59,25 @@ class Worker:
         """Made when first asked for, so that what is wrong with it is an answer."""
         hello = self._hello
         schema = Schema.from_json(hello["schema"]) if hello["schema"] else None
-        return Federation.of(hello["text"], hello["file"], hello["folder"], schema)
+        federation = Federation.of(hello["text"], hello["file"], hello["folder"], schema)
+        return federation.on(hello["executor"]) if hello["executor"] else federation
 
-    def ready(self, arrays: Arrays, words: Words) -> Iterator[bytes]:
+    def ready(self, arrays: Arrays, words: Words) -> Iterator[Pieces]:
         """Import the framework, make the learner, and read the own rows if there are any."""
         assert self.federation.learner is not None
         if self._hello["site"]:
             self._rows("site")
-        yield dump({})
+        yield pieces({})
 
-    def schema(self, arrays: Arrays, words: Words) -> Iterator[bytes]:
+    def schema(self, arrays: Arrays, words: Words) -> Iterator[Pieces]:
         """What rows look like; rows are read if the file does not say."""
-        yield dump({}, {"schema": self.federation.schema.to_json()})
+        yield pieces({}, {"schema": self.federation.schema.to_json()})
 
-    def examples(self, arrays: Arrays, words: Words) -> Iterator[bytes]:
+    def examples(self, arrays: Arrays, words: Words) -> Iterator[Pieces]:
         """How many `rows` there are."""
-        yield dump({"examples": np.array(len(self._rows(words["rows"])[1]))})
+        yield pieces({"examples": np.array(len(self._rows(words["rows"])[1]))})
 
-    def initial(self, arrays: Arrays, words: Words) -> Iterator[bytes]:
+    def initial(self, arrays: Arrays, words: Words) -> Iterator[Pieces]:
         """The bytes of the model before the first round."""
         learner = self.federation.learner
         model = learner.initial(int(words["seed"]))
@@ -90,9 +94,9 @@ class Worker:
                 allowed="shared tensors of float32, or all of float64",
                 remedy="Cast the shared tensors to float32",
             )
-        yield dump({"model": np.frombuffer(data, np.uint8)})
+        yield pieces({"model": np.frombuffer(data, np.uint8)})
 
-    def train(self, arrays: Arrays, words: Words) -> Iterator[bytes]:
+    def train(self, arrays: Arrays, words: Words) -> Iterator[Pieces]:
         """Train the one `client` whose rows are here, with its own memory."""
         task, client = Task.model_validate_json(words["task"]), words["client"]
         local, learner, model = (
@@ -109,47 +113,55 @@ class Worker:
             after = memory
             if isinstance(result, Update):
                 after = remembered(local, learner, result, model, control, memory)
-            yield result_bytes(result, after)
+            yield [result_bytes(result, after)]
 
-    def share(self, arrays: Arrays, words: Words) -> Iterator[bytes]:
-        """Train some `clients` of a simulation; an answer for each."""
-        task, clients = Task.model_validate_json(words["task"]), json.loads(words["clients"])
-        shards = self._simulation.shards(task.round, clients)
-        work = work_of(task, arrays["model"], shards, arrays.get("offsets"))
-        yield from map(result_bytes, self.federation.learner.train(work))
+    def share(self, arrays: Arrays, words: Words) -> Iterator[Pieces]:
+        """Train some clients of a simulation's turn: their sums where the round folds, else their rows; and what that took."""
+        began = perf_counter()
+        simulation = self._simulation
+        turn, positions = Turn.from_arrays(arrays, words, simulation.strategy)
+        partial = simulation.partial(turn, positions) if simulation.folds(turn) else None
+        results = [] if partial else list(simulation.train(turn, positions))
+        usage = Usage.here(perf_counter() - began)
+        yield pieces(*(partial.to_arrays() if partial else results_arrays(results)))
+        yield pieces({}, {"usage": json.dumps(usage.to_json())})
 
-    def evaluate(self, arrays: Arrays, words: Words) -> Iterator[bytes]:
+    def evaluate(self, arrays: Arrays, words: Words) -> Iterator[Pieces]:
         """Loss, accuracy and the like on `rows`; nothing without rows, or where each client has a model of its own."""
         learner, (x, y) = self.federation.learner, self._rows(words["rows"])
         if not len(y) or learner.personal is not None:
-            yield dump({})
+            yield pieces({})
             return
         metrics = learner.evaluate(self._model(arrays, words), x, y)
         numbers = {"examples": metrics.examples, "loss": metrics.loss, "accuracy": metrics.accuracy}
-        yield dump({}, {"metrics": json.dumps({**numbers, "extra": dict(metrics.extra)})})
+        yield pieces({}, {"metrics": json.dumps({**numbers, "extra": dict(metrics.extra)})})
 
-    def judge(self, arrays: Arrays, words: Words) -> Iterator[bytes]:
+    def judge(self, arrays: Arrays, words: Words) -> Iterator[Pieces]:
         """One question to the judge of a round: `losses` or `accuracies` of increments, `direction` or `witnesses`."""
         judge, question = self._judge_of(self._model(arrays, words), words["round"]), words["question"]
         if question in ("losses", "accuracies"):
-            yield dump({"answer": getattr(judge, question)(arrays["increments"])})
+            yield pieces({"answer": getattr(judge, question)(arrays["increments"])})
         else:
-            yield dump({"answer": {"direction": judge.direction, "witnesses": judge.witnesses}[question]()})
+            yield pieces({"answer": {"direction": judge.direction, "witnesses": judge.witnesses}[question]()})
 
-    def tell(self, arrays: Arrays, words: Words) -> Iterator[bytes]:
+    def tell(self, arrays: Arrays, words: Words) -> Iterator[Pieces]:
         """What an exact learner says of a finished run."""
         tell = self.federation.tell
         state = {name.removeprefix("state/"): a for name, a in arrays.items() if name.startswith("state/")}
-        run = Run(
-            self._model(arrays, words),
-            self.federation.strategy.restore(state),
-            finished=words["finished"] == "1",
-        )
-        yield dump({}, {} if tell is None else {"told": tell(run)})
+        model = self._model(arrays, words)
+        identity = sha256(self.federation.learner.to_bytes(model))
+        run = Run(model, identity, self.federation.strategy.restore(state), finished=words["finished"] == "1")
+        yield pieces({}, {} if tell is None else {"told": tell(run)})
 
     @cached_property
     def _simulation(self) -> Simulation:
-        return self.federation.simulation()
+        simulation = self.federation.simulation()
+        if self._hello["data"] not in ("", simulation.data.digest()):
+            raise DataError(
+                f"{os.uname().nodename} has other rows than the machine that the run was started on",
+                remedy=f"Put the same files under {self._hello['folder']} on every machine",
+            )
+        return simulation
 
     @cached_property
     def _read(self) -> dict[str, tuple[Array, Array]]:
@@ -195,19 +207,20 @@ def serve(stdin: IO[bytes], stdout: IO[bytes]) -> None:
     try:
         worker = Worker(json.loads(read_frame(stdin)))
         while True:
-            arrays, words = load(read_frame(stdin))
-            for answer in _answers(worker, arrays, words):
-                write_frame(stdout, answer)
+            for answer in answers(worker, read_frame(stdin)):
+                write_frame(stdout, *answer)
     except EOFError:
         return
 
 
-def _answers(worker: Worker, arrays: Arrays, words: Words) -> Iterator[bytes]:
+def answers(worker: Worker, request: bytes) -> Iterator[Pieces]:
+    """What a worker answers to a frame; an error is the last answer."""
     try:
+        arrays, words = load(request)
         assert words["call"] in CALLS
         yield from getattr(worker, words["call"])(arrays, words)
     except Exception as error:
-        yield error_bytes(error)
+        yield [error_bytes(error)]
 
 
 def _die_with(parent: int) -> None:

@@ -89,7 +89,8 @@ class Attack:
         return since >= 0 and (self.period is None or since // self.period % 2 == 0)
 
     def poison(self, shards: Shards, hostile: Collection[str], classes: int) -> Shards:
-        """What clients train on in active rounds: features shared with `shards`, targets copied where there is something to falsify.
+        """What clients train on in active rounds: the same rows, targets falsified where there is something to falsify. Of a mapped population only
+        the rows of these clients are copied.
 
         Raises:
             DataError: the targets have no labels to falsify.
@@ -97,11 +98,11 @@ class Attack:
         mine = [k for k, client in enumerate(shards.clients) if client in hostile]
         if not mine or not self.relabels:
             return shards
-        y = shards.y.copy()
+        rows = shards.compact()
         for k in mine:
-            start, stop = shards.offsets[k]
-            y[start:stop] = self.relabel(y[start:stop], classes)
-        return replace(shards, y=y)
+            start, stop = rows.offsets[k]
+            rows.y[start:stop] = self.relabel(rows.y[start:stop], classes)
+        return rows
 
     def corrupt(
         self, updates: Sequence[Update], hostile: Collection[str], rng: np.random.Generator

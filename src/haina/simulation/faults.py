@@ -1,6 +1,7 @@
 """Faults of honest clients: those that drop out, those that do less work; and how fast devices are.
 
-A fault is decided by (seed, round, client), so it is the same for any number of workers and any order of clients.
+A fault is decided by (seed, round, client), so it is the same for any number of workers and any order of clients. The numbers are bits of a hash of
+the three: a generator of its own for each client would take twenty times as long to make as two numbers to draw.
 
 FedProx's protocol (Li et al. 2020, sec. 5.2) slows an exact fraction of each cohort, not each client with a probability: every client draws a
 number, and the clients with the smallest are slow.
@@ -11,16 +12,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 
 import numpy as np
 from numpy.typing import NDArray
 
 from haina.errors import ConfigError
-from haina.learners.learner import client_rng
 from haina.update import Vector
 
-# Purposes of `client_rng`: a fault must not be tied to the batch order (purpose 0) or to another fault.
+# Purposes of draws: one fault must not be tied to another.
 _DROPOUT, _STRAGGLE, _DEVICE = 101, 102, 103
+
+_LOW = (1 << 52) - 1
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,7 @@ class Dropout:
         """`[n]` True for clients that drop out of this round."""
         if not self.probability:
             return np.zeros(len(clients), np.bool_)
-        draws, _ = _draws(seed, round, clients, _DROPOUT)
-        return draws < self.probability
+        return _draws(seed, round, clients, _DROPOUT)[:, 0] < self.probability
 
 
 @dataclass(frozen=True)
@@ -99,22 +101,29 @@ class Devices:
 
     def seconds(self, seed: int, client: str, steps: int) -> float:
         """Seconds that a client takes for so many steps; the same in every round."""
-        draw = float(client_rng(seed, 0, client, _DEVICE).standard_normal())
+        first, second = _pair(f"{seed} 0 {_DEVICE} ", client)
+        # Box and Muller 1958: a standard normal number from two uniform ones.
+        draw = math.sqrt(-2 * math.log(first)) * math.cos(2 * math.pi * second)
         return steps * self.step_seconds * math.exp(self.spread * draw)
 
 
-def _draws(seed: int, round: int, clients: Sequence[str], purpose: int) -> tuple[Vector, Vector]:
-    """Two uniform numbers in [0, 1) of each client."""
-    pairs = [client_rng(seed, round, client, purpose).random(2) for client in clients]
-    table = np.array(pairs).reshape(-1, 2)
-    return table[:, 0], table[:, 1]
+def _draws(seed: int, round: int, clients: Sequence[str], purpose: int) -> Vector:
+    """`[n, 2]` uniform numbers in (0, 1), two of each client."""
+    head = f"{seed} {round} {purpose} "
+    return np.array([_pair(head, client) for client in clients]).reshape(-1, 2)
+
+
+def _pair(head: str, client: str) -> tuple[float, float]:
+    """Two uniform numbers in (0, 1): each 52 bits of a hash, and a half."""
+    bits = int.from_bytes(blake2b((head + client).encode(), digest_size=16).digest(), "little")
+    return ((bits >> 76) + 0.5) * 2.0**-52, ((bits & _LOW) + 0.5) * 2.0**-52
 
 
 def _slow(
     seed: int, round: int, clients: Sequence[str], fraction: float, purpose: int
 ) -> tuple[NDArray[np.bool_], Vector]:
     """Which clients are slow, exactly the rounded fraction; and a uniform number of each, to say how much."""
-    first, second = _draws(seed, round, clients, purpose)
+    first, second = _draws(seed, round, clients, purpose).T
     slow = np.zeros(len(clients), np.bool_)
     slow[np.argsort(first, kind="stable")[: int(fraction * len(clients) + 0.5)]] = True
     return slow, second

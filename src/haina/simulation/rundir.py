@@ -1,6 +1,7 @@
 """The folder of one run: everything needed to read it, explain it, or go on with it.
 
     federation.toml     the federation as it was started (the words, not the objects)
+    executor.txt        what trains it, where that was said on the command line
     rounds.jsonl        one `RoundRecord` a line
     model.safetensors   the newest model; its SHA-256 is in the last record
     best.safetensors    the model of the best evaluated round
@@ -10,7 +11,8 @@
     summary.json        how the run ended
 
 Killed at any instant, a run resumes from its last closed round: every file is replaced in one step, and the order is records, then checkpoint. Lines
-beyond the checkpoint belong to a round that did not close and are dropped.
+beyond the checkpoint belong to a round that did not close and are dropped. Nothing of a round takes its place before all of it is on the disk, which
+is waited for once.
 """
 
 from __future__ import annotations
@@ -19,15 +21,16 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from haina.alone import alone
-from haina.artifact import Array, dump, load, sha256
+from haina.artifact import Array, Pieces, load, pieces, sha256
 from haina.errors import LayoutError, RunError, StrategyError
 from haina.learners.learner import Learner
 from haina.simulation.simulation import Run
@@ -48,8 +51,8 @@ class RunDir:
 
     path: Path
 
-    def create(self, federation: str) -> None:
-        """Make the folder for a new run of a federation (the text of its file).
+    def create(self, federation: str, executor: str | None = None) -> None:
+        """Make the folder for a new run of a federation (the text of its file), trained by an executor other than the file's if one is given.
 
         Raises:
             RunError: the folder holds a run already, or cannot be made.
@@ -61,6 +64,8 @@ class RunDir:
             )
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            if executor is not None:
+                replace_file(self.path / "executor.txt", (executor + "\n").encode())
             replace_file(self.path / "federation.toml", federation.encode())
         except OSError as error:
             raise RunError(
@@ -80,6 +85,7 @@ class RunDir:
             "result.txt",
             "data.sha256",
             "summary.json",
+            "executor.txt",
             "federation.toml",
         ):
             (self.path / name).unlink(missing_ok=True)
@@ -97,13 +103,22 @@ class RunDir:
                 f"{self.path} is not the folder of a run", remedy="Start one with: haina run federation.toml"
             ) from error
 
+    def executor(self) -> str | None:
+        """What trains the run in place of what its file says; None where the file is followed."""
+        try:
+            return (self.path / "executor.txt").read_text(encoding="utf-8").strip()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
     def save(self, run: Run, record: RoundRecord, learner: Learner, *, best: bool) -> None:
         """Make a closed round durable."""
-        model = learner.to_bytes(run.model)
-        self.append(record)
-        replace_file(self.path / "model.safetensors", model)
-        if best:
-            replace_file(self.path / "best.safetensors", model)
+        files: dict[Path, Pieces] = {}
+        newest = self.path / "model.safetensors"
+        if best or record.model != record.parent or not newest.exists():
+            model = learner.to_bytes(run.model)
+            files[newest] = [model]
+            if best:
+                files[self.path / "best.safetensors"] = [model]
         arrays: dict[str, Array] = {"model": run.model}
         arrays |= {f"state/{name}": array for name, array in run.state.to_arrays().items()}
         arrays |= {f"memory/{client}": memory for client, memory in sorted(run.memories.items())}
@@ -112,17 +127,21 @@ class RunDir:
         metadata = {
             "format": str(FORMAT),
             "finished": str(int(run.finished)),
-            "model_sha256": sha256(model),
+            "model_sha256": run.identity,
         }
         metadata["checksum"] = _checksum(arrays, metadata)
-        replace_file(self.path / "state.safetensors", dump(arrays, metadata))
+        files[self.path / "state.safetensors"] = pieces(arrays, metadata)
+        with (self.path / "rounds.jsonl").open("ab") as lines:
+            lines.write(record.to_line())
+            lines.flush()
+            _replace(files, lines)
 
     def append(self, record: RoundRecord) -> None:
-        """Write a record behind the others."""
-        with (self.path / "rounds.jsonl").open("ab") as file:
-            file.write(json.dumps(record.to_json(), separators=(",", ":")).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+        """Write a record behind the others, where there is no checkpoint to go with it."""
+        with (self.path / "rounds.jsonl").open("ab") as lines:
+            lines.write(record.to_line())
+            lines.flush()
+            os.fsync(lines.fileno())
 
     def resume(self, strategy: Strategy, learner: Learner) -> Run | None:
         """The run after its last closed round, or None before the first; lines of unclosed rounds are dropped.
@@ -160,7 +179,7 @@ class RunDir:
         if len(lines) < state.round:
             raise self._unusable(f"is of round {state.round}, and rounds.jsonl holds {len(lines)}")
         replace_file(self.path / "rounds.jsonl", b"".join(line + b"\n" for line in lines))
-        return Run(model, state, memories, finished=metadata.get("finished") == "1")
+        return Run(model, identity, state, memories, finished=metadata.get("finished") == "1")
 
     def records(self) -> list[RoundRecord]:
         """Every closed round, oldest first.
@@ -259,14 +278,27 @@ def replace_file(path: Path, data: bytes) -> None:
 
     A crash may leave the new bytes beside the old ones, under a name of their own that the next call uses again.
     """
-    temporary = path.with_name(f".{path.name}.new")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    _replace({path: [data]})
+
+
+def _replace(files: Mapping[Path, Pieces], *appended: IO[bytes]) -> None:
+    """Replace files of one folder in their order, once they and what was `appended` elsewhere are on the disk.
+
+    The disk is asked for all of them at once: a journal writes them together, which takes as long as one.
+    """
+    with ExitStack() as stack:
+        written = {path.with_name(f".{path.name}.new"): path for path in files}
+        new = [stack.enter_context(temporary.open("wb")) for temporary in written]
+        for file, parts in zip(new, files.values(), strict=True):
+            file.writelines(parts)
+            file.flush()
+        waiting = [file.fileno() for file in (*appended, *new)]
+        pool = stack.enter_context(ThreadPoolExecutor(len(waiting)))
+        list(pool.map(os.fsync, waiting))
+        for temporary, path in written.items():
+            temporary.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

@@ -9,7 +9,7 @@ what they send; the strategy closes the round; the new model is evaluated on the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from time import perf_counter
@@ -24,16 +24,22 @@ from haina.report import Report
 from haina.shards import Shards
 from haina.simulation.attack import Attack
 from haina.simulation.faults import Devices, Dropout, Stragglers
+from haina.simulation.turn import Turn
+from haina.strategy.partial import Partial
 from haina.strategy.parts import Needs
 from haina.strategy.record import RoundRecord
-from haina.strategy.strategy import Instructions, Strategy, StrategyState
-from haina.update import Result, Update
+from haina.strategy.round import Round
+from haina.strategy.strategy import Strategy, StrategyState
+from haina.update import Failure, Result, Update
 
 #: Purposes of random streams: a draw more in one place changes nothing elsewhere.
 _SELECTION, _ATTACKERS, _ATTACK = 201, 202, 203
 
-#: Trains some clients: `Learner.train`, or worker processes that do the same.
-Trainer = Callable[[Work], Iterator[Result]]
+#: What a round hears: one client's result, or the sums of several that were added up where they were trained.
+Heard = Result | Partial
+
+#: Has everybody trained who answers in a turn: `Simulation.train`, or workers that share the turn out.
+Crew = Callable[[Turn], Iterator[Heard]]
 
 
 @dataclass(frozen=True)
@@ -42,12 +48,14 @@ class Run:
 
     Args:
         model: `[d]` current model.
+        identity: SHA-256 of the model's canonical bytes.
         state: what the strategy remembers.
         memories: what clients remember between rounds (SCAFFOLD, FedDyn): client -> `[d]`.
         finished: True when the server's step says that training is over.
     """
 
     model: Array
+    identity: str
     state: StrategyState
     memories: Mapping[str, Array] = field(default_factory=dict)
     finished: bool = False
@@ -93,74 +101,95 @@ class Simulation:
     def start(self) -> Run:
         """The run before its first round."""
         model = self.learner.initial(self.seed)
-        return Run(model, self.strategy.init(model))
+        return Run(model, sha256(self.learner.to_bytes(model)), self.strategy.init(model))
 
-    def advance(self, run: Run, train: Trainer | None = None) -> tuple[Run, RoundRecord]:
+    def advance(self, run: Run, crew: Crew | None = None) -> tuple[Run, RoundRecord]:
         """One round.
 
         Args:
             run: where the simulation stands.
-            train: trains the clients; the learner in this process if not given.
+            crew: has the clients trained; in this process if not given.
         """
         clock = _Clock()
+        turn = self.turn(run)
+        clock.lap("select")
+        memories = dict(run.memories)
+        heard = self._remembering(turn, (crew or self.train)(turn), memories)
+        if self.attacked(turn.number):
+            heard = iter(self._corrupted(heard, turn.number))
+        reports: Mapping[str, Report] = {}
+        if self.strategy.needs is Needs.COUNTS:
+            reports = self._announced(turn)
+        elif self.strategy.needs is Needs.REPORTS:
+            kept = list(heard)
+            reports = {result.client: result.report for result in kept if isinstance(result, Update)}
+            heard = iter(kept)
+        open_round = self._open(turn, reports)
+        _hear(open_round, heard)
+        clock.lap("train")
+        closed = open_round.close()
+        clock.lap("combine")
+        due = closed.finished or turn.number % self.evaluate_every == 0 or turn.number >= self.rounds
+        metrics = self._evaluate(closed.model) if due else {}
+        clock.lap("evaluate")
+        kept_model = closed.model is run.model
+        identity = run.identity if kept_model else sha256(self.learner.to_bytes(closed.model))
+        record = replace(
+            closed.record,
+            model=identity,
+            parent=run.identity,
+            notes={"learning_rate": turn.instructions.learning_rate, **closed.record.notes},
+            metrics=metrics,
+            timing=clock.laps,
+        )
+        return Run(closed.model, identity, closed.state, memories, closed.finished), record
+
+    def turn(self, run: Run) -> Turn:
+        """The next round before anybody trains: who is invited, who answers, how long each trains."""
         instructions = self.strategy.instructions(run.state)
         number = instructions.round
         invited = self._invite(run, number)
         absent = self.dropout.absent(self.seed, number, invited)
+        epochs = np.zeros(len(invited), np.int64)
         present = [client for client, away in zip(invited, absent, strict=True) if not away]
-        clock.lap("select")
-        memories = dict(run.memories)
-        results = self._trained(run, instructions, present, train or self.learner.train, memories)
-        attacked = self.attack is not None and self.attack.active(number)
-        if attacked:
-            results = iter(self._corrupted(list(results), number))
-        reports: Mapping[str, Report] = {}
-        if self.strategy.needs is Needs.COUNTS:
-            reports = self._announced(present, attacked=attacked)
-        elif self.strategy.needs is Needs.REPORTS:
-            kept = list(results)
-            reports = {result.client: result.report for result in kept if isinstance(result, Update)}
-            results = iter(kept)
-        open_round = self.strategy.open(
-            run.state,
-            run.model,
-            {client: reports.get(client) for client in invited},
-            dimension=self.learner.update_size,
-            registered=len(self.data),
-            judge=self._judge(run, instructions),
-        )
-        for result in results:
-            open_round.add(result) if isinstance(result, Update) else open_round.fail(result)
-        clock.lap("train")
-        closed = open_round.close()
-        clock.lap("combine")
-        due = closed.finished or number % self.evaluate_every == 0 or number >= self.rounds
-        metrics = self._evaluate(closed.model) if due else {}
-        clock.lap("evaluate")
-        record = replace(
-            closed.record,
-            model=sha256(self.learner.to_bytes(closed.model)),
-            parent=sha256(self.learner.to_bytes(run.model)),
-            notes={"learning_rate": instructions.learning_rate, **closed.record.notes},
-            metrics=metrics,
-            timing=clock.laps,
-        )
-        return Run(closed.model, closed.state, memories, closed.finished), record
+        epochs[~absent] = self.stragglers.epochs(self.seed, number, present, self.training.epochs)
+        return Turn(run.model, run.state, instructions, tuple(invited), epochs, run.memories)
 
-    def train(
-        self, run: Run, instructions: Instructions, clients: Sequence[str], train: Trainer
-    ) -> Iterator[Result]:
-        """Local training of the given clients in one round: their results in their order, before anything is falsified."""
-        epochs = self.stragglers.epochs(self.seed, instructions.round, clients, self.training.epochs)
+    def folds(self, turn: Turn) -> bool:
+        """True where each client's update can be added up at once, wherever it was trained: no rule, attacker or memory has to see it again."""
+        remembers = self.strategy.local.remembers or turn.instructions.control is not None
+        return self.strategy.streams and not remembers and not self.attacked(turn.number)
+
+    def train(self, turn: Turn, positions: Sequence[int] | None = None) -> Iterator[Result]:
+        """Local training of the clients at `positions` (all who answer if not given): their results in that order, before anything is falsified."""
+        positions = turn.present if positions is None else positions
         results: dict[str, Result] = {}
-        for count in sorted(set(epochs.tolist()), reverse=True):
-            group = [client for client, own in zip(clients, epochs, strict=True) if own == count]
-            work = self._work(run, instructions, group, count)
-            if len(group) == len(clients):
-                yield from train(work)
+        for epochs in sorted({int(turn.epochs[i]) for i in positions}, reverse=True):
+            group = [i for i in positions if turn.epochs[i] == epochs]
+            trained = map(self._timed, self.learner.train(self._work(turn, group, epochs)))
+            if len(group) == len(positions):
+                yield from trained
                 return
-            results |= {result.client: result for result in train(work)}
-        yield from (results[client] for client in clients if client in results)
+            results |= {result.client: result for result in trained}
+        yield from (results[client] for client in turn.names(positions))
+
+    def partial(self, turn: Turn, positions: Sequence[int]) -> Partial:
+        """What the clients at `positions` add to the round's sums, where the round folds."""
+        open_round = self._open(turn, self._announced(turn))
+        _hear(open_round, self.train(turn, positions))
+        return open_round.partial()
+
+    def steps(self, turn: Turn, positions: Sequence[int]) -> list[int]:
+        """Optimiser steps that the clients at `positions` will take."""
+        if self.training.steps is not None:
+            return [self.training.steps] * len(positions)
+        sizes = self.data.shards(turn.names(positions)).sizes
+        steps: list[int] = (turn.epochs[list(positions)] * -(-sizes // self.training.batch_size)).tolist()
+        return steps
+
+    def attacked(self, number: int) -> bool:
+        """True when hostile clients misbehave in round `number`."""
+        return self.attack is not None and self.attack.active(number)
 
     def shards(self, number: int, clients: Sequence[str]) -> Shards:
         """The rows that clients train on in round `number`: their own, with labels falsified where the attack says so."""
@@ -184,66 +213,79 @@ class Simulation:
         rng = np.random.default_rng([self.seed, number, _SELECTION])
         return self.strategy.select.choose(self.data, self.cohort, run.state.members, rng)
 
-    def _trained(
-        self,
-        run: Run,
-        instructions: Instructions,
-        clients: Sequence[str],
-        train: Trainer,
-        memories: dict[str, Array],
-    ) -> Iterator[Result]:
-        local, control = self.strategy.local, instructions.control
-        for result in self.train(run, instructions, clients, train):
-            if isinstance(result, Update):
-                if local.remembers:
-                    before = run.memories.get(result.client, np.zeros_like(run.model))
-                    memories[result.client] = local.remember(before, control, result.vector, result.report)
-                seconds = self.devices.seconds(self.seed, result.client, result.report.steps)
-                result = replace(result, report=replace(result.report, seconds=seconds))
-            yield result
+    def _open(self, turn: Turn, reports: Mapping[str, Report]) -> Round:
+        return self.strategy.open(
+            turn.state,
+            turn.model,
+            {client: reports.get(client) for client in turn.clients},
+            dimension=self.learner.update_size,
+            registered=len(self.data),
+            judge=self._judge(turn),
+        )
 
-    def _work(self, run: Run, instructions: Instructions, clients: Sequence[str], epochs: int) -> Work:
-        offsets = None
+    def _remembering(self, turn: Turn, heard: Iterator[Heard], memories: dict[str, Array]) -> Iterator[Heard]:
+        """What is heard, and what clients will remember of it."""
+        local, control = self.strategy.local, turn.instructions.control
+        for one in heard:
+            if local.remembers and isinstance(one, Update):
+                before = turn.memories.get(one.client, np.zeros_like(turn.model))
+                memories[one.client] = local.remember(before, control, one.vector, one.report)
+            yield one
+
+    def _work(self, turn: Turn, positions: Sequence[int], epochs: int) -> Work:
+        clients, offsets = turn.names(positions), None
         if self.strategy.local.remembers and clients:
-            memory = np.stack([run.memories.get(client, np.zeros_like(run.model)) for client in clients])
-            offsets = self.strategy.local.offset(instructions.control, memory)
-        measure = self.training.measure | self.strategy.measure
+            memory = np.stack([turn.memories.get(client, np.zeros_like(turn.model)) for client in clients])
+            offsets = self.strategy.local.offset(turn.instructions.control, memory)
         return Work(
-            model=run.model,
-            round=instructions.round,
-            shards=self.shards(instructions.round, clients),
-            training=replace(self.training, epochs=epochs, measure=measure),
-            learning_rate=instructions.learning_rate,
-            proximal=instructions.proximal,
+            model=turn.model,
+            round=turn.number,
+            shards=self.shards(turn.number, clients),
+            training=replace(
+                self.training, epochs=epochs, measure=self.training.measure | self.strategy.measure
+            ),
+            learning_rate=turn.instructions.learning_rate,
+            proximal=turn.instructions.proximal,
             offsets=offsets,
             seed=self.seed,
         )
 
-    def _corrupted(self, results: list[Result], number: int) -> list[Result]:
+    def _timed(self, result: Result) -> Result:
+        """A result with the seconds that its device would have taken."""
+        if not isinstance(result, Update):
+            return result
+        seconds = self.devices.seconds(self.seed, result.client, result.report.steps)
+        return Update(result.client, result.vector, replace(result.report, seconds=seconds))
+
+    def _corrupted(self, heard: Iterable[Heard], number: int) -> list[Heard]:
         assert self.attack is not None
         rng = np.random.default_rng([self.seed, number, _ATTACK])
+        results = list(heard)
         updates = [result for result in results if isinstance(result, Update)]
         failures = [result for result in results if not isinstance(result, Update)]
         return [*self.attack.corrupt(updates, self.hostile, rng), *failures]
 
-    def _announced(self, clients: Sequence[str], *, attacked: bool) -> dict[str, Report]:
+    def _announced(self, turn: Turn) -> dict[str, Report]:
         """The counts that clients announce before training; hostile ones lie already here."""
+        clients = turn.names(turn.present)
         sizes = self.data.shards(clients).sizes.tolist()
         reports = {
             client: Report(examples=size, steps=self.training.steps_of(size))
             for client, size in zip(clients, sizes, strict=True)
             if size > 0
         }
-        if attacked and self.attack is not None:
-            reports |= {client: self.attack.lie(reports[client]) for client in self.hostile & reports.keys()}
+        if self.attack is not None and self.attacked(turn.number):
+            reports |= {
+                client: self.attack.lie(reports[client]) for client in self.hostile.intersection(reports)
+            }
         return reports
 
-    def _judge(self, run: Run, instructions: Instructions) -> HeldSamples | None:
+    def _judge(self, turn: Turn) -> HeldSamples | None:
         x, y = self.data.held
         if not len(y):
             return None
-        number, rate = instructions.round, instructions.learning_rate
-        return HeldSamples(self.learner, run.model, x, y, self.training, number, rate, self.seed)
+        rate = turn.instructions.learning_rate
+        return HeldSamples(self.learner, turn.model, x, y, self.training, turn.number, rate, self.seed)
 
     def _evaluate(self, model: Array) -> dict[str, float]:
         x, y = self.data.test
@@ -253,6 +295,16 @@ class Simulation:
         metrics = self.learner.evaluate(model, x, y)
         accuracy = {} if metrics.accuracy is None else {"accuracy": metrics.accuracy}
         return {"loss": metrics.loss, **accuracy, **metrics.extra}
+
+
+def _hear(open_round: Round, heard: Iterable[Heard]) -> None:
+    for one in heard:
+        if isinstance(one, Update):
+            open_round.add(one)
+        elif isinstance(one, Failure):
+            open_round.fail(one)
+        else:
+            open_round.merge(one)
 
 
 class _Clock:

@@ -9,10 +9,10 @@ The trap is a client in two partials. Sums cannot tell, so names do: `merge` ref
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from haina.artifact import dump, load
+from haina.artifact import Array, dump, load
 from haina.errors import HainaError, LayoutError, RoundError
 from haina.exact import ExactSum
 from haina.report import Report
@@ -72,6 +72,10 @@ class Partial:
 
     def to_bytes(self) -> bytes:
         """Canonical bytes: the same for the same clients, whatever the order."""
+        return dump(*self.to_arrays())
+
+    def to_arrays(self) -> tuple[dict[str, Array], dict[str, str]]:
+        """What `to_bytes` writes, before it is written: arrays (the sums themselves, not copies) and words."""
         words = {
             "key": self.key,
             "sums": {name: [total.dimension, total.lossless] for name, total in self.sums.items()},
@@ -85,7 +89,7 @@ class Partial:
             for name, total in sorted(self.sums.items())
             for digit, array in total.to_arrays().items()
         }
-        return dump(arrays, {"partial": json.dumps(words, sort_keys=True, separators=(",", ":"))})
+        return arrays, {"partial": json.dumps(words, sort_keys=True, separators=(",", ":"))}
 
     @classmethod
     def from_bytes(cls, data: bytes | memoryview) -> Partial:
@@ -94,7 +98,11 @@ class Partial:
         Raises:
             LayoutError: the bytes are no partial.
         """
-        arrays, metadata = load(data)
+        return cls.from_arrays(*load(data))
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> Partial:
+        """The inverse of `to_arrays`; errors as for `from_bytes`."""
         try:
             words = json.loads(metadata["partial"])
             sums = {}
