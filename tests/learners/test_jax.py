@@ -13,6 +13,7 @@ from sgd_reference import OPTIONS, logistic_loss, logistic_sgd, work_of
 
 from haina.errors import LayoutError, LearnerError
 from haina.learners.jax import JaxLearner, learner
+from haina.learners.jax.program import small
 from haina.learners.learner import Training, client_rng
 from haina.learners.models import Model
 from haina.learners.normalizer import norm_a
@@ -40,6 +41,14 @@ def linear_learner(**options):
     )
 
 
+@pytest.fixture(params=["one kernel", "many kernels"])
+def kernels(request, monkeypatch):
+    """Small models compile to one kernel; this has them compile as large ones do, too."""
+    if request.param == "many kernels":
+        monkeypatch.setattr(sys.modules["haina.learners.jax.program"], "SIDE", 0)
+
+
+@pytest.mark.usefixtures("kernels")
 @pytest.mark.parametrize("option", OPTIONS)
 def test_equals_sgd_written_out(logistic, option):
     training, settings = OPTIONS[option]
@@ -50,6 +59,7 @@ def test_equals_sgd_written_out(logistic, option):
         np.testing.assert_allclose(update.vector, logistic_sgd(work, k, 3), atol=1e-6)
 
 
+@pytest.mark.usefixtures("kernels")
 @pytest.mark.parametrize("option", ["plain", "all"])
 def test_same_bytes_alone_together_and_in_any_order(option):
     training, settings = OPTIONS[option]
@@ -67,6 +77,21 @@ def test_same_bytes_alone_together_and_in_any_order(option):
     alone = learner(MLP)
     for k in range(len(sizes)):
         assert some(alone, [k]).items() <= together.items()
+
+
+def test_what_is_one_kernel_depends_on_the_model_its_rows_and_the_batch():
+    def asked(model, batch):
+        return small(learner(model).layout, model.features, batch)
+
+    assert asked(Model("logistic", (60,), 10), 10)
+    assert asked(Model("mlp", (64,), 10, (32,)), 32)
+    for model, batch in (
+        (Model("logistic", (60,), 10), 300),
+        (Model("logistic", (200,), 10), 10),
+        (Model("mlp", (64,), 10, (32,)), 64),
+        (Model("mlp", (20,), 2, (200,)), 8),
+    ):
+        assert not asked(model, batch)
 
 
 def test_groups_bound_memory_and_change_nothing(mlp, monkeypatch):

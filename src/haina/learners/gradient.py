@@ -34,6 +34,10 @@ NOISE = 2
 #: Rows looked at in one piece by evaluation and prediction: bounds memory.
 CHUNK = 4096
 
+#: Bytes of such a piece where a row becomes many numbers on its way through the model, which should stay in a cache (measured for 5,000 images
+#: and the cnn: 1.0 seconds, and 1.4 with 4096 at once).
+PIECE = 1 << 20
+
 
 def check_loss(loss: object) -> None:
     """Refuse a loss that is neither a known name nor a function."""
@@ -81,6 +85,12 @@ def inputs(x: Array) -> Array:
             remedy="Encode text and dates as numbers first",
         )
     return np.ascontiguousarray(x, dtype=np.int32 if x.dtype.kind in "iu" else np.float32)
+
+
+def chunk(x: Array) -> int:
+    """Rows of `x [n, ...]` to look at in one piece: `PIECE` bytes, 64 to `CHUNK` rows."""
+    row = 4 * max(1, int(np.prod(x.shape[1:], dtype=np.int64)))
+    return min(CHUNK, max(64, PIECE // row))
 
 
 def targets(y: Array, loss: object, classes: int) -> Array:

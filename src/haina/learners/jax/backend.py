@@ -34,18 +34,22 @@ _WORTH = 0.2
 
 
 def _remember_programmes() -> None:
-    """Keep compiled programmes between processes, in the user's cache (`XDG_CACHE_HOME`), unless the user has said where or that none be kept."""
+    """Keep compiled programmes between processes, in the user's cache (`XDG_CACHE_HOME`), unless the user has said where or that none be kept.
+
+    What is read from there is run, so a folder that others may write to is not used.
+    """
     if "JAX_COMPILATION_CACHE_DIR" in os.environ or os.environ.get("JAX_ENABLE_COMPILATION_CACHE") in (
         "0",
         "false",
     ):
         return
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "haina" / "jax"
     try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "haina" / "jax"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = folder.stat()
     except (OSError, RuntimeError):
         return
-    if os.access(folder, os.W_OK):
+    if status.st_uid == os.getuid() and not status.st_mode & 0o022 and os.access(folder, os.W_OK):
         jax.config.update("jax_compilation_cache_dir", str(folder))  # type: ignore[no-untyped-call]
         jax.config.update("jax_persistent_cache_min_compile_time_secs", _WORTH)  # type: ignore[no-untyped-call]
 

@@ -29,7 +29,7 @@ from haina.learners.room import check_room
 from haina.strategy.parts import Payload
 from haina.update import Result, Update
 
-#: Bytes of features and increments trained in one call of the compiled programme. Larger cohorts are trained in several calls of the same shapes.
+#: Bytes of features and increments trained in one call of the compiled programme; more is trained in several calls of the same shapes.
 GROUP = 1 << 24
 
 
@@ -87,6 +87,8 @@ class JaxLearner:
         self._first = lru_cache(maxsize=2)(self._tensors)
         self._outputs = lru_cache(maxsize=8)(self._count_outputs)
         self._room: dict[str, int] = {}
+        # Rows on their way into the programme, which has read them when the next ones come.
+        self._held: Array | None = None
 
     def initial(self, seed: int) -> Array:
         """The first model `[d]`: `init` with `jax.random.key(seed)`."""
@@ -112,10 +114,9 @@ class JaxLearner:
         gradient.check_work(work)
         gradient.check_measure(work.training, self._loss)
         self.layout.check(work.model)
-        row = 4 * max(1, int(np.prod(work.shards.x.shape[1:], dtype=np.int64)))
+        row = _row_bytes(work.shards.x)
         check_room(work.shards.clients, work.shards.sizes.tolist(), row)
-        # A power of two of rows, less the spare ones, so that padding them cannot need a longer array.
-        budget = row * ((1 << (max(GROUP, 2 * BLOCK * row) // row).bit_length() - 1) - BLOCK)
+        budget = row * (_capacity(work.shards.x) - BLOCK)
         for group in groups(work.shards.sizes * row + 4 * self.layout.size, budget):
             trained = self._train_group(work, [k for k in group if work.shards.sizes[k]])
             for k in group:
@@ -211,7 +212,10 @@ class JaxLearner:
         """The clients' rows one after another, as the framework takes them, and their batches; what lies behind the rows is never looked at."""
         answers = np.concatenate([shards.of(k)[1] for k in range(len(shards))])
         length = self._padded("rows", len(answers) + BLOCK)
-        x = np.empty((length, *shards.x.shape[1:]), gradient.inputs(shards.x[:0]).dtype)
+        shape, dtype = (length, *shards.x.shape[1:]), gradient.inputs(shards.x[:0]).dtype
+        if self._held is None or (self._held.shape, self._held.dtype) != (shape, dtype):
+            self._held = np.empty(shape, dtype)
+        x = self._held
         for k, (start, size) in enumerate(zip(plan.bases.tolist(), shards.sizes.tolist(), strict=True)):
             x[start : start + size] = shards.of(k)[0]
         y = _pad(gradient.targets(answers, self._loss, outputs), length)
@@ -259,6 +263,15 @@ class JaxLearner:
         except (TypeError, ValueError) as error:
             raise gradient.unusable_rows(row, error) from error
         return gradient.outputs_of(answer.shape, self._loss)
+
+
+def _row_bytes(x: Array) -> int:
+    return 4 * max(1, int(np.prod(x.shape[1:], dtype=np.int64)))
+
+
+def _capacity(x: Array) -> int:
+    """Rows that are trained in one call, a power of two, `BLOCK` spare ones among them."""
+    return 1 << (max(GROUP // _row_bytes(x), 2 * BLOCK).bit_length() - 1)
 
 
 def _row(x: Array) -> tuple[tuple[int, ...], str]:

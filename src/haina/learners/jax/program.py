@@ -19,7 +19,7 @@ in torch.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cache, cached_property, partial
 from typing import Any, NamedTuple
 
 from haina.layout import Layout
@@ -94,10 +94,6 @@ class Program:
         self.loss = loss
         self.classify = classify
         self._kernels = jax.jit(self._train)
-        # Otherwise products go to a library, which a kernel cannot call.
-        self._kernel = jax.jit(
-            _one_kernel(self._train), compiler_options={"xla_cpu_experimental_ynn_fusion_type": ""}
-        )
         self.score = jax.jit(self._score)
         self.predict = jax.jit(self._predict)
 
@@ -105,6 +101,10 @@ class Program:
         """Train all clients: -> `[K, d]` increments and `[K, ...]` local tensors after training."""
         run = self._kernel if small(self.layout, data.x.shape[1:], data.rows.shape[1]) else self._kernels
         return run(model, rates, data, clients)  # type: ignore[no-any-return]
+
+    @cached_property
+    def _kernel(self) -> Callable[..., Any]:
+        return jax.jit(_one_kernel(self._train), compiler_options=_products_inside())
 
     def split(self, vector: Any) -> dict[str, Any]:
         """Flat vector `[d]` -> shared tensors."""
@@ -184,3 +184,14 @@ def _one_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
             return inner(*arguments)
 
     return run
+
+
+@cache
+def _products_inside() -> dict[str, str]:
+    """Options under which products are not given to a library, which a kernel cannot call; none for versions of XLA that have no such library."""
+    options = {"xla_cpu_experimental_ynn_fusion_type": ""}
+    try:
+        jax.jit(lambda x: x, compiler_options=options).lower(0.0).compile()
+    except (RuntimeError, ValueError):
+        return {}
+    return options

@@ -224,8 +224,9 @@ class TorchLearner:
 
     def _answers(self, x: Array) -> Iterator[tuple[slice, torch.Tensor]]:
         self._module.eval()
-        for start in range(0, len(x), gradient.CHUNK):
-            part = slice(start, start + gradient.CHUNK)
+        rows = gradient.chunk(x)
+        for start in range(0, len(x), rows):
+            part = slice(start, start + rows)
             with torch.no_grad():
                 outputs = self._module(from_numpy(gradient.inputs(x[part])).to(self._device))
             yield part, outputs
