@@ -89,7 +89,7 @@ def native(data: Path) -> tuple[Engine, ...]:
     subprocess.run([compiler, *flags, str(PARTS / "native.c"), "-o", str(library), "-lm"], check=True)
     return (
         Engine(
-            "native C loop", "limits", options=("--limit", "native", "--library", str(library)), only=("w1",)
+            "native C loop", "limits", options=("--limit", "native", "--native", str(library)), only=("w1",)
         ),
     )
 

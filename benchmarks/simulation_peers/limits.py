@@ -145,12 +145,12 @@ def main() -> None:
     told = arguments(
         str(__doc__),
         limit={"choices": ["plain", "central", "native", "shapes", "floor"], "required": True},
-        library={"type": Path, "help": "native.c, compiled"},
+        native={"type": Path, "help": "native.c, compiled"},
         device={"default": "cpu"},
     )
     replay, marks = Replay(told.folder), Marks(told.marks, told.weights)
     if told.limit == "native":
-        native(replay, marks, told.rounds, told.library)
+        native(replay, marks, told.rounds, told.native)
     elif told.limit in ("floor", "shapes"):
         {"floor": floor, "shapes": shapes}[told.limit](replay, marks, told.rounds)
     else:

@@ -266,6 +266,23 @@ def test_another_executor_is_remembered_by_its_run(cli, tmp_path):
     assert RunDir(tmp_path / "other").executor() is None
 
 
+def test_what_auto_took_is_kept_for_who_goes_on(cli, tmp_path):
+    path, longer = (
+        written(tmp_path, IRIS.replace('"jax"', '"auto"')),
+        IRIS.replace("rounds = 3", "rounds = 4"),
+    )
+    assert cli("run", path, "--quiet", "--out", "auto").code == 0
+    kept = RunDir(tmp_path / "auto").executor()
+    assert kept == "jax"
+    (tmp_path / "auto" / "executor.txt").write_text("torch\n")
+    written(tmp_path, longer.replace('"jax"', '"auto"'))
+    # Whatever would be taken here and now, and also where auto is asked for again.
+    said = cli("run", path, "--json", "--resume", "--out", "auto", "--executor", "auto")
+    assert said.code == 0, said.err
+    assert RunDir(tmp_path / "auto").executor() == "torch"
+    assert cli("run", path, "--resume", "--out", "auto", "--executor", "jax").code == 2
+
+
 def test_workers_may_change_in_the_middle_of_a_run(cli, tmp_path):
     path = written(tmp_path)
     cli("run", path, "--json")

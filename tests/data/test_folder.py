@@ -88,13 +88,13 @@ class TestRoundTrip:
         assert contents[0] == contents[1]
 
     def test_numpy_alone_can_write_one(self, tmp_path):
-        for name, array in (("x", X), ("y", Y), ("offsets", np.array([1, 3, 7]))):
+        for name, array in (("x", X), ("y", Y), ("offsets", np.array([0, 3, 7]))):
             np.save(tmp_path / f"{name}.npy", array)
         data = folder.read(tmp_path)
         assert data.classes == ("0", "1", "2")
         assert len(data.test[1]) == len(data.held[1]) == 0
         assert data.test[0].shape == (0, 2)
-        np.testing.assert_array_equal(data.shards(["client-000"]).of(0)[0], X[1:3])
+        np.testing.assert_array_equal(data.shards(["client-000"]).of(0)[0], X[:3])
 
     def test_a_link_to_elsewhere_is_fine(self, clients, tmp_path):
         (tmp_path / "link").symlink_to(clients)
@@ -120,8 +120,7 @@ class TestDigest:
             whole = path.read_bytes()
             if path.suffix == ".npy":
                 last = np.load(path)
-                last.flat[-1] -= 1 if path.name == "offsets.npy" else 0
-                last.flat[0] += 0 if path.name == "offsets.npy" else 1
+                last.flat[1 if path.name == "offsets.npy" else 0] -= 1
                 np.save(path, last)
             else:
                 path.write_text(json.dumps([*json.loads(whole)[:-1], "other"]))
@@ -188,7 +187,8 @@ DAMAGE = [
     ("offsets.npy", lambda p: npy(p, np.array([0.0, 3, 3, 7])), "type float64"),
     ("offsets.npy", lambda p: npy(p, np.array([0])), r"shape \[1\]"),
     ("offsets.npy", lambda p: npy(p, np.zeros((4, 1), int)), r"shape \[4, 1\]"),
-    ("offsets.npy", lambda p: npy(p, np.array([0, 3, 3, 8])), "from 0 to 8, for 7 rows. Allowed: row numbers from 0 to 7"),
+    ("offsets.npy", lambda p: npy(p, np.array([0, 3, 3, 8])), "from 0 to 8, for 7 rows. Allowed: row numbers that begin with 0, end with 7"),
+    ("offsets.npy", lambda p: npy(p, np.array([0, 3, 5])), "from 0 to 5, for 7 rows"),
     ("offsets.npy", lambda p: npy(p, np.array([-1, 3, 3, 7])), "from -1 to 7"),
     ("offsets.npy", lambda p: npy(p, np.array([0, 5, 3, 7])), "never go down"),
     ("offsets.npy", lambda p: npy(p, np.array([0, 2**63 - 1, -(2**63), 7])), "never go down"),

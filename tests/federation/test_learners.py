@@ -85,6 +85,28 @@ def test_auto_refuses_a_model_of_the_users_own():
 
 
 @pytest.mark.torch
+def test_auto_is_settled_on_one_framework_with_its_own_settings_only():
+    made = file_of('learner = "auto"\nkind = "mlp"\ndevice = "auto"').settled()
+    assert made.executor == made.settings.model.learner == "jax"
+    assert made.settled() is made
+    assert not made.wants_gpu
+    assert file_of('learner = "auto"\nkind = "mlp"').on("torch").wants_gpu
+    assert file_of('learner = "jax"').settled().executor is None
+
+
+@pytest.mark.parametrize(
+    ("model", "executor", "says"),
+    [
+        ('learner = "jax"\nbuild = "task:build"', "torch", r"model\.build: 'task:build' is written for jax"),
+        ('learner = "torch"\ndevice = "cuda"', "jax", r"model\.device: is for torch"),
+        ('learner = "torch"\ncompiled = true', "jax", r"model\.compiled: is for torch"),
+    ],
+)
+def test_an_executor_that_does_not_fit_the_file_is_refused_in_words(model, executor, says):
+    with pytest.raises(ConfigError, match=says):
+        file_of(model).on(executor)
+
+
 @pytest.mark.parametrize("name", ["auto", "jax", "torch"])
 def test_a_transformer_by_name(name):
     schema = Schema(shape=(4,), classes=("a", "b"))

@@ -74,10 +74,13 @@ def run(
     federation = Federation.read(file)
     folder = RunDir(out or Path("runs") / federation.name)
     kept = folder.executor() if resume else None
-    federation = _on(federation, how.executor or kept)
+    # What a run was started on goes before what `auto` would be here and now.
+    asked = kept if kept is not None and how.executor in (None, "auto") else how.executor
+    federation = _on(federation, asked)
     if resume:
         federation.check_same(_on(Federation.of(folder.federation(), file.name, file.parent), kept))
     with _spoken():
+        federation = federation.settled()
         federation.simulation()  # What is wrong with the file is said before a folder is made.
     with folder.alone():
         if overwrite:

@@ -57,8 +57,7 @@ class Bench:
 
     Args:
         federation: what it trains.
-        site: where the own rows are, for a node (`Federation.site`); None for a coordinator, which has test and held rows as the file says, and for
-            a simulation.
+        site: where the own rows are, for a node (`Federation.site`); None for a coordinator, which has test and held rows as the file says.
         niceness: added to the priority of this process, 0 (the same) to 19 (gives way to all others).
         threads: of the numerical libraries; None for what they choose themselves. One thread gives the same sums on every machine.
         limit: seconds that a call may take unless it says otherwise, its process's start included; None for no limit.

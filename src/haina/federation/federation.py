@@ -22,7 +22,7 @@ from haina.federation.envelope import Envelope
 from haina.federation.learners import LEARNERS, Made
 from haina.federation.origin import Origin
 from haina.federation.parts import Place, build, did_you_mean, part
-from haina.federation.schema import FederationFile, ServeSection, parse
+from haina.federation.schema import FederationFile, ModelSection, ServeSection, parse
 from haina.federation.serving import discounted
 from haina.federation.task import task_of
 from haina.learners.learner import Learner, Training
@@ -114,8 +114,34 @@ class Federation:
             raise (self._place / "model" / "learner").error(
                 f"{learner!r} is trained in one way only", allowed=allowed, remedy="Leave --executor out"
             )
-        model = self.settings.model.model_copy(update={"learner": executor})
+        said = self.settings.model.model_dump()
+        if said.get("build") is not None and executor != learner:
+            raise (self._place / "model" / "build").error(
+                f"{said['build']!r} is written for {learner}, and --executor is {executor}",
+                allowed=learner,
+                remedy="Leave --executor out",
+            )
+        if executor == "torch" and learner == "auto":
+            said.setdefault("device", "auto")
+        if executor == "jax":
+            for key, means in (("device", ("auto", "cpu")), ("compiled", (False,))):
+                if key in said and said.pop(key) not in means:
+                    raise (self._place / "model" / key).error(
+                        "is for torch, and --executor is jax", allowed="auto, torch", remedy="Leave it out"
+                    )
+        model = ModelSection(**{**said, "learner": executor})
         return replace(self, settings=self.settings.model_copy(update={"model": model}), executor=executor)
+
+    def settled(self) -> Federation:
+        """The same federation on the executor that `auto` means on this machine, so that every worker, and who goes on with a run, takes that one."""
+        made = self._made
+        return self if made.executor is None else self.on(made.executor())
+
+    @property
+    def wants_gpu(self) -> bool:
+        """True when the learner trains on a GPU where there is one."""
+        said = self.settings.model.model_dump()
+        return bool(said["learner"] == "torch" and said.get("device", "cpu") != "cpu")
 
     def check_same(self, started: Federation) -> None:
         """Refuse to go on with a run that was started from other words; only the number of rounds may have changed, and what no model depends on.
@@ -128,7 +154,7 @@ class Federation:
             if not key.startswith("serve.") and now.get(key) != then.get(key):
                 raise Place(self.file, key).error(
                     f"is {now.get(key)!r}, and the run was started with {then.get(key)!r}",
-                    allowed="another number of rounds, and nothing else",
+                    allowed="another number of rounds, workers or engine, and nothing else",
                     remedy="Put it back, or start a new run (--overwrite, or --out another folder)",
                 )
 
@@ -295,7 +321,8 @@ class Federation:
     def _no_samples(self) -> ConfigError:
         return (self._place / "data" / "held").error(
             f"strategy {self.strategy.name!r} judges updates on samples held by the server, and there are none",
-            allowed='a number of rows, for example held = 50; to serve without a source: [serve] held = "held.csv"',
+            allowed="a number of rows, for example held = 50; in a folder of clients: held_x.npy and held_y.npy; to serve without a source: "
+            '[serve] held = "held.csv"',
             remedy='Or choose preset = "robust", which needs none',
         )
 

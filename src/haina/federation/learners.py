@@ -33,7 +33,8 @@ EXACT = frozenset({"glm"})
 
 @dataclass(frozen=True)
 class Made:
-    """How to make a learner; the strategy that alone fits it (None where any will do); and what it says of a finished run, if it says anything.
+    """How to make a learner; the strategy that alone fits it (None where any will do); what it says of a finished run, if it says anything; and the
+    framework that this machine takes for it, where that is not said.
 
     A learner with a strategy of its own needs no framework: NumPy is enough to make it.
     """
@@ -41,6 +42,7 @@ class Made:
     learner: Callable[[], Learner]
     strategy: Strategy | None = None
     tell: Callable[[Run], str] | None = None
+    executor: Callable[[], str] | None = None
 
 
 #: What `[model]` may say besides `learner`, for some schema and the folder of the file.
@@ -136,7 +138,10 @@ def _auto(schema: Schema, folder: Path) -> Callable[..., Made]:
         model |= {"heads": heads, "vocabulary": vocabulary, "shared": shared}
         in_torch = _torch(schema, folder)(**model, local=local or None, device=device)
         in_jax = _jax(schema, folder)(**model, local=local)
-        return Made(lambda: {"torch": in_torch, "jax": in_jax}[fastest(kind, device)].learner())
+        return Made(
+            lambda: {"torch": in_torch, "jax": in_jax}[fastest(kind, device)].learner(),
+            executor=lambda: fastest(kind, device),
+        )
 
     return auto
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import math
 import os
 import re
 import socket
@@ -40,19 +41,20 @@ class Cluster:
 
     Args:
         workers: actors that will be asked for.
+        gpus: whether they train on GPUs.
 
     Raises:
         ConfigError: ray is not installed, or the cluster is too small.
         Unreachable: there is no cluster at `RAY_ADDRESS`.
     """
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, workers: int, *, gpus: bool = False) -> None:
         if importlib.util.find_spec("ray") is None:
             raise ConfigError(
                 'engine "ray" needs the package ray, which is not installed',
                 remedy='Install it: pip install "haina[ray]"',
             )
-        self._workers = workers
+        self._workers, self._wants_gpus = workers, gpus
         self._options: dict[str, Any] = {}
         self._started = False
 
@@ -74,8 +76,7 @@ class Cluster:
             )
         self._options = {
             "num_cpus": 1,
-            # A worker has a GPU of its own if there are enough, else its part of one.
-            "num_gpus": min(1.0, there.get("GPU", 0.0) / self._workers),
+            "num_gpus": self._gpus(there.get("GPU", 0.0)) if self._wants_gpus else 0.0,
             "scheduling_strategy": "SPREAD",
             # Otherwise Ray gives each actor one thread, and sums of exact learners another order than in this process.
             "runtime_env": {"env_vars": {f"{name}_NUM_THREADS": _threads(name) for name in _LIBRARIES}},
@@ -113,6 +114,10 @@ class Cluster:
 
         if self._started:
             ray.shutdown()
+
+    def _gpus(self, there: float) -> float:
+        """A GPU for each worker if there are enough, else an equal part of one: parts do not span two GPUs."""
+        return 1.0 / math.ceil(self._workers / there) if there >= 1 else 0.0
 
     def hire(self, hello: bytes, number: int) -> Actor:
         """A seat for one worker (`haina.federation.workers.Hire`)."""
@@ -154,7 +159,8 @@ class Actor:
                 ) from error
             except RayError as error:
                 self._end()
-                how = f"{type(error).__name__} of Ray"
+                said = [line.strip() for line in str(error).splitlines() if line.strip()]
+                how = f"{type(error).__name__} of Ray: {said[-1] if said else 'without a word'}"
             else:
                 for _, words in found:
                     self._refuse(words)
@@ -200,4 +206,5 @@ class _Desk:
 
 def _threads(library: str) -> str:
     """How many threads a numerical library has in this process."""
-    return os.environ.get(f"{library}_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", str(os.cpu_count())))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return os.environ.get(f"{library}_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", str(cores)))

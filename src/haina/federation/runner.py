@@ -40,12 +40,13 @@ def play(
         RunError: the folder holds a run and `resume` is false, or it cannot be resumed.
         ConfigError: the engine cannot be used as asked.
     """
+    federation = federation.settled()
     simulation = federation.simulation()
     count = workers or federation.settings.simulation.workers
     engine = engine or federation.settings.simulation.engine
     if (count > 1 or engine == "ray") and simulation.learner.personal is not None:
         raise ConfigError(
-            f"{count} workers would each keep personal tensors of their own",
+            "workers would each keep personal tensors of their own",
             allowed="workers = 1 on the local engine while tensors are local",
         )
     digest = simulation.data.digest()
@@ -54,7 +55,7 @@ def play(
         if engine == "ray":
             from haina.federation.ray import Cluster
 
-            cluster = stack.enter_context(Cluster(count))
+            cluster = stack.enter_context(Cluster(count, gpus=federation.wants_gpu))
             crew = stack.enter_context(Workers(federation, count, cluster.hire, digest))
         elif count > 1:
             crew = stack.enter_context(Workers(federation, count))
@@ -100,8 +101,7 @@ class _Meter:
         self._busy = busy
         if self._crew is None:
             return {**lap, "peak_memory_mb": round(peak_memory(), 1)}
-        workers = list(self._crew.usage.values())
-        lap["peak_memory_mb"] = round(peak_memory() + sum(one.peak for one in workers), 1)
+        lap["peak_memory_mb"] = round(peak_memory() + sum(one.peak for one in self._crew.working), 1)
         return {**lap, "workers": len(self._crew.seats), "busy_seconds": round(busy - before, 6)}
 
     def _used(self) -> tuple[float, float]:

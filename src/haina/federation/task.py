@@ -1,4 +1,4 @@
-"""Task and work: what a client must do in a round, as a message and as what a learner takes, for nodes and for workers of a simulation.
+"""Task and work: what a client must do in a round, as a message and as what a learner takes.
 
 A task and the rows give an update; nothing else does. So the same task on the same rows gives the same bytes, wherever it is done.
 """

@@ -1,7 +1,7 @@
-"""A training process: the one place where a learner's framework is imported. It serves a node, a coordinator and the workers of a simulation alike.
+"""A training process. It serves a node, a coordinator and the workers of a simulation alike; neither node nor coordinator imports a framework itself.
 
-It is told a federation once, then asked: to train, to evaluate, to judge, for the first model. Its main module is this one; messages come and go
-by standard input and output, and whatever a learner prints goes to standard error.
+It is told a federation once, then asked: to train, to evaluate, to judge, for the first model. As a process of its own its main module is
+this one; messages come and go by standard input and output, and whatever a learner prints goes to standard error.
 
 It never outlives the process that asked: the kernel kills it (Linux), and everywhere the closed pipe ends it.
 """
@@ -121,9 +121,9 @@ class Worker:
         simulation = self._simulation
         turn, positions = Turn.from_arrays(arrays, words, simulation.strategy)
         partial = simulation.partial(turn, positions) if simulation.folds(turn) else None
-        results = [] if partial else list(simulation.train(turn, positions))
+        results = [] if partial is not None else list(simulation.train(turn, positions))
         usage = Usage.here(perf_counter() - began)
-        yield pieces(*(partial.to_arrays() if partial else results_arrays(results)))
+        yield pieces(*(partial.to_arrays() if partial is not None else results_arrays(results)))
         yield pieces({}, {"usage": json.dumps(usage.to_json())})
 
     def evaluate(self, arrays: Arrays, words: Words) -> Iterator[Pieces]:

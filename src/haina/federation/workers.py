@@ -1,8 +1,8 @@
 """Workers: local training in several processes, with the same result as in one.
 
-Each worker builds the federation from the same file, so a message holds only the model and who is to train; each worker gets its whole share in one
-message, heaviest clients dealt out first. Where the round folds, one partial sum of the share comes back, else the rows of its clients. Sums are
-exact and rows are put in the order of the cohort, so nothing depends on which worker was faster, or on how many there are.
+Each worker builds the federation from the same file, so a message holds the model and who was invited, and no rows; each worker gets its whole
+share in one message, heaviest clients dealt out first. Where the round folds, one partial sum of the share comes back, else the vectors of its
+clients. Sums are exact and vectors are put in the order of the cohort, so nothing depends on which worker was faster, or on how many there are.
 
 A worker sits in a seat: a child process here (`haina.federation.child`), or an actor somewhere in a cluster (`haina.federation.ray`). One that dies
 is replaced, and its share is redone.
@@ -61,6 +61,8 @@ class Workers:
         self.seats: tuple[Seat, ...] = ()
         #: What each process has used, by its name; those that died stay.
         self.usage: dict[str, Usage] = {}
+        #: What the processes have used that answered last, one a seat.
+        self.working: list[Usage] = []
         #: Seconds that all workers together have trained.
         self.busy = 0.0
 
@@ -93,10 +95,12 @@ class Workers:
     def _heard(self, turn: Turn, jobs: list[Future[list[Message]]]) -> Iterator[Heard]:
         folds = self._simulation.folds(turn)
         results: dict[str, Result] = {}
+        self.working = []
         for job in jobs:
             heard, (_, words) = job.result()
             used = Usage.from_json(json.loads(words["usage"]))
             self.usage[used.process], self.busy = used, self.busy + used.busy
+            self.working.append(used)
             if folds:
                 yield Partial.from_arrays(*heard)
             else:
@@ -145,10 +149,13 @@ def _share(seat: Seat, turn: Turn, positions: list[int]) -> list[Message]:
     except BenchError as error:
         if error.kind == "closed":
             raise RunError("a worker was ended in the middle of its share") from error
+        if error.own:
+            raise RunError(error.what, remedy=error.remedy) from error
         if error.what == error.reason:
+            places = "\n".join(f"  {line}" for line in error.where.splitlines())
             raise RunError(
-                f"a worker met {error.kind} at\n{error.where}",
-                remedy="Run with --workers 1 to see the error where it happens",
+                f"a worker met {error.kind}",
+                remedy=f"Run with --workers 1 on the local engine to see what it says. It happened in\n{places}",
             ) from error
         kind = {"ConfigError": ConfigError, "DataError": DataError}.get(error.kind, LearnerError)
         raise kind(error.what, allowed=error.allowed, remedy=error.remedy) from error

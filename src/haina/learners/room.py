@@ -32,7 +32,7 @@ def check_room(clients: Sequence[str], sizes: Sequence[int], row: int) -> None:
         raise LearnerError(
             f"client {clients[largest]!r} has {sizes[largest]} rows, {needed / 1e9:.1f} GB, and {available / 1e9:.1f} GB of memory are free",
             allowed="clients that fit into memory, where they are copied whole",
-            remedy='Use learner = "torch", which reads rows of a mapped folder batch by batch; or divide the client',
+            remedy='Map its rows from a folder as float32 and use learner = "torch", which reads them batch by batch; or divide the client',
         )
 
 

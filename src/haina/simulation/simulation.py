@@ -1,4 +1,4 @@
-"""Simulation: rounds of one federation on one machine.
+"""Simulation: rounds of one federation whose clients are simulated, in this process or by workers anywhere.
 
 The same `Strategy` as in a deployment, fed by simulated clients. One `Simulation` is settings and data; one `Run` is where it stands. `advance` takes
 a run one round on, purely: the same run gives the same next run, so a run restored from a checkpoint goes on bit for bit.
@@ -161,7 +161,7 @@ class Simulation:
         return self.strategy.streams and not remembers and not self.attacked(turn.number)
 
     def train(self, turn: Turn, positions: Sequence[int] | None = None) -> Iterator[Result]:
-        """Local training of the clients at `positions` (all who answer if not given): their results in that order, before anything is falsified."""
+        """Local training of the clients at `positions` (all who answer if not given): their results in that order, before vectors are falsified."""
         positions = turn.present if positions is None else positions
         results: dict[str, Result] = {}
         for epochs in sorted({int(turn.epochs[i]) for i in positions}, reverse=True):

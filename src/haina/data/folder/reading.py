@@ -150,10 +150,11 @@ def _offsets(path: Path, rows: int) -> NDArray[np.int64]:
             f"{path} has type {offsets.dtype} and shape {list(offsets.shape)}",
             allowed="int64 [clients + 1], of one client at least",
         )
-    if offsets[0] < 0 or offsets[-1] > rows or (offsets[1:] < offsets[:-1]).any():
+    # Rows that belong to nobody are most often a last client that was forgotten.
+    if offsets[0] != 0 or offsets[-1] != rows or (offsets[1:] < offsets[:-1]).any():
         raise DataError(
             f"{path} runs from {offsets[0]} to {offsets[-1]}, for {rows} rows",
-            allowed=f"row numbers from 0 to {rows} that never go down",
+            allowed=f"row numbers that begin with 0, end with {rows} and never go down",
         )
     return offsets
 

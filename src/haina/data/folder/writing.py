@@ -6,9 +6,10 @@ A folder appears whole or not at all: it is written beside its place, and rename
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -143,10 +144,19 @@ class _Growing:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.like is not None:
-            self._head()
-        for file in self._files:
-            file.close()
+        try:
+            # After an error the folder is dropped, whole or not.
+            if self.like is not None and error is None:
+                self._head()
+                for file in self._files:
+                    file.flush()
+                    os.fsync(file.fileno())
+        except OSError as failed:
+            raise DataError(f"{self._where} cannot be written: {failed.strerror}") from failed
+        finally:
+            for file in self._files:
+                with suppress(OSError):
+                    file.close()
 
     def append(self, x: Array, y: Array) -> int:
         """Add rows; how many."""

@@ -55,6 +55,7 @@ class Cohort:
     def train(self, work: Work, clients: Sequence[Client]) -> Iterator[float]:
         """As many clients as memory holds at once, then the next ones (`haina.learners.torch.loop.Executor`)."""
         flat, waiting = self._pure.flat, list(clients)
+        flat.module.train()
         while waiting:
             costs = (COPIES * flat.weights.nbytes + client.x.nbytes + client.y.nbytes for client in waiting)
             group = [waiting[k] for k in next(groups(costs, self._budget))]

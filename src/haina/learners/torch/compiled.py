@@ -48,6 +48,7 @@ class Compiled:
             yield from self._otherwise.train(work, clients)
             return
         flat, rules = self._pure.flat, self._pure.rules(work)
+        flat.module.train()
         for client in clients:
             began = time.perf_counter()
             state = self._run(work, client, rules)

@@ -28,6 +28,7 @@ from haina.layout import Layout
 from haina.learners import gradient
 from haina.learners.learner import Metrics, Personal, Work
 from haina.learners.plan import groups
+from haina.learners.room import check_room
 from haina.learners.torch.cohort import Cohort
 from haina.learners.torch.compiled import Compiled
 from haina.learners.torch.flat import Flat, from_numpy, numpy_of
@@ -126,6 +127,9 @@ class TorchLearner:
         gradient.check_measure(work.training, self._loss)
         self.layout.check(work.model)
         row_bytes = 4 * int(np.prod(work.shards.x.shape[1:], dtype=np.int64))
+        if work.shards.x.dtype not in (np.float32, np.int32):
+            # Other numbers are converted, a whole client at once.
+            check_room(work.shards.clients, work.shards.sizes.tolist(), row_bytes)
         for group in groups((work.shards.sizes * row_bytes).tolist(), ROWS if self._cohort else 0):
             clients = [self._client(work, k) for k in group if work.shards.sizes[k]]
             trained = self._chosen(clients[0]).train(work, clients) if clients else iter(())
