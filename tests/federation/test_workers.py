@@ -313,7 +313,7 @@ def test_other_rows_than_the_drivers_are_refused():
     assert "error" not in rows[1]
     ((_, words),) = served(federation, request_of(turn, [0]), data="0" * 64)
     assert words["error"] == "DataError"
-    assert "has other rows than the machine that the run was started on" in words["what"]
+    assert "found other rows than those that the run was started on" in words["what"]
 
 
 def test_the_executor_reaches_workers():

@@ -157,19 +157,44 @@ def test_compiled_equals_step_by_step(caplog):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
-def test_without_a_compiler_training_goes_on_and_says_so(caplog, monkeypatch):
+def test_without_a_compiler_training_is_refused_in_one_sentence(monkeypatch):
     def refuse(*args, **options):
         raise RuntimeError("no compiler was found\nwith a long story")
 
     monkeypatch.setattr("torch._inductor.cpp_builder.get_cpp_compiler", refuse)
-    model = Model("mlp", (7,), 3, (6,))
-    compiled, alone = learner(model, compiled=True), learner(model)
-    work = work_of(alone, (20, 9), (7,))
-    for _ in range(2):
-        ours, theirs = ([update.vector.tobytes() for update in who.train(work)] for who in (compiled, alone))
-        assert ours == theirs
-    [line] = said(caplog)
-    assert "C++ compiler" in line
+    compiled = learner(Model("mlp", (7,), 3, (6,)), compiled=True)
+    with pytest.raises(
+        LearnerError, match=r"cannot be compiled here: .*Leave compiled out, or install a C\+\+ compiler"
+    ):
+        list(compiled.train(work_of(compiled, (20, 9), (7,))))
+
+
+class Moody(torch.nn.Module):
+    """Another function while it trains."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = torch.nn.Linear(6, 3)
+
+    def forward(self, x):
+        y = self.inner(x)
+        return y * 0.2 if self.training else y
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("way", [{}, {"cohort": True}, {"compiled": True}])
+def test_a_module_trains_in_its_training_mode_whatever_was_asked_of_it_before(way):
+    def moody():
+        return TorchLearner(Moody, **way)
+
+    fresh, asked = moody(), moody()
+    work = work_of(fresh, (20, 9))
+    asked.evaluate(work.model, *work.shards.of(0))
+    first = [update.vector.tobytes() for update in fresh.train(work)]
+    assert [update.vector.tobytes() for update in asked.train(work)] == first
+    fresh.evaluate(work.model, *work.shards.of(0))
+    assert [update.vector.tobytes() for update in fresh.train(work)] == first
 
 
 def test_devices():

@@ -15,6 +15,7 @@ import math
 import os
 import re
 import socket
+import threading
 import warnings
 from collections.abc import Mapping
 from types import TracebackType
@@ -134,7 +135,7 @@ class Actor:
 
     def __init__(self, hello: bytes, options: Mapping[str, Any]) -> None:
         self._hello, self._options = hello, options
-        self._closed = False
+        self._closed = threading.Event()
         #: Ray's handle of the living actor.
         self.handle: Any = None
 
@@ -145,11 +146,15 @@ class Actor:
 
         data, how = b"".join(request), ""
         for _ in range(TRIES):
-            if self._closed:
+            if self._closed.is_set():
                 raise BenchError("closed", "its training process was ended")
             try:
                 if self.handle is None:
                     self.handle = ray.remote(_Desk).options(**self._options).remote(self._hello)
+                    if self._closed.is_set():
+                        # Ended by another thread, which did not see this one.
+                        self._end()
+                        continue
                     ray.get(self.handle.ready.remote(), timeout=_START)
                 found = [load(frame) for frame in ray.get(self.handle.answer.remote(data), timeout=limit)]
             except GetTimeoutError as error:
@@ -169,7 +174,7 @@ class Actor:
 
     def close(self) -> None:
         """End the actor for good; a call in the middle then raises."""
-        self._closed = True
+        self._closed.set()
         self._end()
 
     def _end(self) -> None:

@@ -58,7 +58,7 @@ def play(
             cluster = stack.enter_context(Cluster(count, gpus=federation.wants_gpu))
             crew = stack.enter_context(Workers(federation, count, cluster.hire, digest))
         elif count > 1:
-            crew = stack.enter_context(Workers(federation, count))
+            crew = stack.enter_context(Workers(federation, count, data=digest))
         run: Run | None = None
         best: tuple[float, float] | None = None
         if resume:

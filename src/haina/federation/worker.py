@@ -158,8 +158,8 @@ class Worker:
         simulation = self.federation.simulation()
         if self._hello["data"] not in ("", simulation.data.digest()):
             raise DataError(
-                f"{os.uname().nodename} has other rows than the machine that the run was started on",
-                remedy=f"Put the same files under {self._hello['folder']} on every machine",
+                f"a worker on {os.uname().nodename} found other rows than those that the run was started on",
+                remedy=f"Put the same files under {self._hello['folder']}, on every machine, and leave them alone while it goes on",
             )
         return simulation
 
@@ -235,7 +235,8 @@ def _die_with(parent: int) -> None:
 if __name__ == "__main__":
     _die_with(int(sys.argv[1]))
     os.nice(int(sys.argv[2]))
-    # Whatever a learner prints must not get between the messages.
-    channel = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    serve(sys.stdin.buffer, channel)
+    # Whatever a learner prints must not get between the messages, and what it reads, or a program that it starts, must not be messages.
+    requests, channel = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(2, 1)
+    serve(requests, channel)

@@ -205,7 +205,7 @@ def _strings(path: Path, most: int) -> tuple[str, ...] | None:
         return None
     except (ValueError, RecursionError, OSError) as error:
         raise DataError(f"{path} cannot be read", allowed="a JSON list of names") from error
-    if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
-        raise DataError(f"{path} holds something else", allowed="a JSON list of names")
+    if not isinstance(found, list) or not all(isinstance(n, str) and n and n.isprintable() for n in found):
+        raise DataError(f"{path} holds something else", allowed="a JSON list of names that can be printed")
     require_unique(found, f"{path}:")
     return tuple(found)

@@ -46,10 +46,11 @@ def _remember_programmes() -> None:
     try:
         folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "haina" / "jax"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        status = folder.stat()
+        own = [place.stat() for place in (folder, folder.parent)]
     except (OSError, RuntimeError):
         return
-    if status.st_uid == os.getuid() and not status.st_mode & 0o022 and os.access(folder, os.W_OK):
+    theirs = any(status.st_uid != os.getuid() or status.st_mode & 0o022 for status in own)
+    if folder.is_absolute() and not theirs and os.access(folder, os.W_OK):
         jax.config.update("jax_compilation_cache_dir", str(folder))  # type: ignore[no-untyped-call]
         jax.config.update("jax_persistent_cache_min_compile_time_secs", _WORTH)  # type: ignore[no-untyped-call]
 

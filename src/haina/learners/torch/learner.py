@@ -184,7 +184,7 @@ class TorchLearner:
     def _chosen(self, client: Client) -> Executor:
         """The way to train, chosen when it is known what rows look like."""
         if self._executor is None:
-            self._executor = loop = Loop(self._flat, self._mean)
+            self._executor = Loop(self._flat, self._mean)
             if self._cohort or self._compiled:
                 pure = Pure(self._flat, self._losses)
                 refusal = pure.refusal(client)
@@ -193,7 +193,7 @@ class TorchLearner:
                         "Clients are trained one by one, step by step, as the module asks for it: %s", refusal
                     )
                 else:
-                    self._executor = Cohort(pure) if self._cohort else Compiled(pure, loop)
+                    self._executor = Cohort(pure) if self._cohort else Compiled(pure)
         return self._executor
 
     def _update(self, work: Work, client: Client, trained: Iterator[float]) -> Update:
