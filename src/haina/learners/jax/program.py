@@ -10,7 +10,7 @@ shrinks with the cohort, a client's result would depend on its neighbours.
 
 On a CPU, XLA runs a programme as a list of kernels, and starting the fifteen of a step costs more than the arithmetic of a small model. So a small
 one is marked to become a single kernel, loops and all (`_one_kernel`): 1.4 microseconds a step of logistic regression instead of 4; a loop
-written in C takes 1.5 with the order of its batches. In a kernel products of matrices are plain loops, so this is for small ones only (`small`).
+written in C takes 2 with making the order of its batches. In a kernel products of matrices are plain loops, so this is for small ones only (`small`).
 
 Trap: XLA on CPU runs a convolution inside a loop 17 times slower than outside. Models here must multiply matrices instead (`models.py`), or train
 in torch.
