@@ -64,6 +64,10 @@ class RunError(HainaError):
     """A run directory cannot be read, resumed or written."""
 
 
+class PrivacyError(HainaError):
+    """What was promised of privacy cannot be kept as asked: a setting, a budget that is spent, or a message of a secure sum that must not be answered."""
+
+
 class TrustError(HainaError):
     """A key, a certificate, a signature request or an invitation cannot be read, or must not be trusted."""
 

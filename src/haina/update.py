@@ -1,4 +1,4 @@
-"""Update and Cohort: one client's contribution, and the accepted contributions of a round.
+"""Update, Pool and Cohort: one client's contribution, the sum of several, and the accepted contributions of a round.
 
 A cohort is read by blocks of columns, so its rows may be one array in memory, an array on an accelerator, or files of a 1 GB model: a rule
 that works on a block of `[clients, columns]`, or on the `[clients, clients]` Gram matrix, works on all of them.
@@ -56,6 +56,25 @@ class Failure:
 
 #: What becomes of one client's training.
 Result = Update | Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """The contributions of several clients, of which nothing but the sum was seen (secure aggregation).
+
+    Args:
+        clients: their names, at least one; sorted.
+        vector: `[d]` weighted mean of their vectors, float64.
+        weight: sum of their weights, > 0; one a client where all weigh alike.
+        equal: True where all weigh alike, so that each one's part is known.
+        unclipped: share of them whose update was no longer than the limit, in [0, 1], as far as noise lets it be known; None where nobody asked.
+    """
+
+    clients: tuple[str, ...]
+    vector: Vector
+    weight: float
+    equal: bool = True
+    unclipped: float | None = None
 
 
 @dataclass(frozen=True)

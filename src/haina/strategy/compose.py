@@ -12,9 +12,10 @@ from haina.errors import StrategyError
 from haina.strategy.combine import Nova, QFair
 from haina.strategy.local import Control
 from haina.strategy.members import Members
-from haina.strategy.parts import Payload
-from haina.strategy.server import FedDyn, Scaffold
-from haina.strategy.weigh import Uniform
+from haina.strategy.parts import Cover, Needs, Payload, Seen
+from haina.strategy.select import Poisson
+from haina.strategy.server import FedDyn, FedExP, Scaffold
+from haina.strategy.weigh import Samples, Uniform
 
 if TYPE_CHECKING:
     from haina.strategy.strategy import Strategy
@@ -27,6 +28,8 @@ def check(strategy: Strategy) -> None:
         StrategyError: the first contradiction found.
     """
     for what, remedy in _contradictions(strategy):
+        raise StrategyError(what, remedy=remedy)
+    for what, remedy in _indiscretions(strategy) if strategy.private else ():
         raise StrategyError(what, remedy=remedy)
 
 
@@ -76,7 +79,7 @@ def _contradictions(strategy: Strategy) -> Iterator[tuple[str, str]]:
             "FedNova normalises plain local steps, and SCAFFOLD's or FedDyn's corrections change what a step is",
             "Use one of the two",
         )
-    if strategy.trust is not None and strategy.clip is not None:
+    if strategy.trust is not None and strategy.clips:
         yield (
             "trust shortens updates itself, by the lengths of those it admits, and judges them by the lengths they came with",
             "Leave out clip, or set trust = {clip = 1.0}",
@@ -92,6 +95,77 @@ def _contradictions(strategy: Strategy) -> Iterator[tuple[str, str]]:
             f"{type(strategy.select).__name__} looks at {column!r}, which no step remembers of clients",
             "Add trust, which keeps consistency and trust, or select in another way",
         )
+
+
+def _indiscretions(strategy: Strategy) -> Iterator[tuple[str, str]]:
+    """What a private strategy asks for that it cannot have: to look at what is hidden, or to let one client count without bound."""
+    hidden, noisy = strategy.seen is not Seen.UPDATE, strategy.cover is not Cover.NONE
+    rule, payload = type(strategy.combine).__name__, strategy.combine.payload
+    why = "secure aggregation hides" if hidden else "differential privacy does not cover"
+    if payload is not Payload.AVERAGE:
+        if noisy or payload is Payload.COLLECT:
+            yield (
+                f"a payload to be {payload}ed is no bounded increment, so it cannot be hidden in a mean or covered by noise",
+                "Leave out [privacy] noise, or perturb the finished coefficients (haina.privacy.output); collected trees travel as they are",
+            )
+        return
+    told = sorted(set(strategy.measure) | _read_from_reports(strategy))
+    if told:
+        yield (
+            f"{_readers(strategy, told)} looks at {', '.join(told)}, numbers of single clients, which {why}",
+            'Weigh by "samples" or "uniform", with a learning rate and a selection that do not look at losses',
+        )
+    others = [f for f in strategy.weigh.factors if not isinstance(f, Uniform | Samples)]
+    if hidden and others:
+        yield (
+            f"weights by {type(others[0]).__name__} are made by the server for single clients, and inside a secure sum each client weighs itself",
+            'Weigh by "samples" (up to [privacy] max_examples) or "uniform"',
+        )
+    if strategy.cover is Cover.SERVER and (strategy.trust is not None or strategy.needs is Needs.VECTORS):
+        what = "trust" if strategy.trust is not None else rule
+        yield (
+            f"{what} makes of one client's update more than its bounded share, so noise on the aggregate would not cover it",
+            'Use combine = "mean" without trust; or noise = "local", which covers each update before any rule sees it',
+        )
+    if noisy and isinstance(strategy.select, Poisson) and strategy.weigh.factors != (Uniform(),):
+        yield (
+            f"weights by {_factors(strategy)} divide by what those who came weigh, and Poisson sampling hides who came",
+            'Write weigh = ["uniform"], or select = "uniform"',
+        )
+    if noisy and strategy.clip is None:
+        yield ("noise covers an update up to a limit, and there is none", "Give [privacy] clip = 1.0")
+    if not hidden:
+        return
+    if strategy.seen is Seen.SUM and (strategy.trust is not None or strategy.needs is Needs.VECTORS):
+        what = "trust" if strategy.trust is not None else rule
+        yield (
+            f"{what} compares updates, and secure aggregation of the whole cohort shows one sum",
+            "Write secure_aggregation = {group = 10}: then sums of random groups of ten are compared; or bound each update with [privacy] clip",
+        )
+    if (strategy.trust is None and strategy.needs is Needs.REPORTS) or rule in ("Nova", "QFair"):
+        yield (
+            f"{rule} divides each update by what its client reports, and inside a secure sum there is nothing to divide",
+            'Use combine = "mean", and the same [train] steps for every client in place of FedNova',
+        )
+    server = type(strategy.server).__name__
+    if strategy.server.uses_drift or isinstance(strategy.server, FedExP):
+        yield (
+            f"{server} needs each update's own steps or length, which secure aggregation hides",
+            'Use server = "sgd", "adam", "yogi" or "adagrad"',
+        )
+
+
+def _read_from_reports(strategy: Strategy) -> set[str]:
+    """Numbers of reports that the strategy reads beside the counts that every client announces."""
+    parts = (*strategy.weigh.factors, strategy.combine, strategy.select, strategy.rate)
+    read = {name for part in parts for name in getattr(part, "reads", ())}
+    return read - {"examples", "steps", "normalizer", "staleness"}
+
+
+def _readers(strategy: Strategy, names: list[str]) -> str:
+    parts = (*strategy.weigh.factors, strategy.combine, strategy.select, strategy.rate)
+    who = [type(part).__name__ for part in parts if set(getattr(part, "reads", ())) & set(names)]
+    return ", ".join(who) or "the strategy"
 
 
 def _factors(strategy: Strategy) -> str:

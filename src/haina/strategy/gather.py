@@ -1,7 +1,8 @@
 """Gather: a round's vectors become one, either as they come or all together.
 
 `Folding` keeps exact sums only (`haina.exact`), so a round of any number of clients takes the memory of one model, and no order of arrival changes a
-bit. `Keeping` keeps references to the vectors (arrays, or memory-mapped spool files) for rules that compare clients. Both answer the same `Gathered`.
+bit. `Keeping` keeps references to the vectors (arrays, or memory-mapped spool files) for rules that compare clients. `Pooling` takes
+the sums of groups, where single vectors are hidden. All answer the same `Gathered`.
 """
 
 from __future__ import annotations
@@ -25,10 +26,13 @@ from haina.strategy.partial import Partial
 from haina.strategy.parts import Assessment, Combined, Judge, LinearCombiner, Payload, Terms, View
 from haina.strategy.record import Verdict
 from haina.strategy.weigh import cap_shares
-from haina.update import Cohort, Update, Vector
+from haina.update import Cohort, Pool, Update, Vector
 
 if TYPE_CHECKING:
     from haina.strategy.strategy import Strategy, StrategyState
+
+#: What is known of a client whose update was summed with others'.
+_HIDDEN = Report(1.0)
 
 
 @dataclass(frozen=True)
@@ -254,3 +258,85 @@ def _joined(terms: Sequence[Terms]) -> Terms:
 
     numerator = np.concatenate([term.numerator for term in terms])
     return Terms(numerator, join([t.denominator for t in terms]), join([t.boost for t in terms]))
+
+
+class Pooling:
+    """Sums of groups: of a client no more is known than which group it was in, and of a group no more than its sum.
+
+    A group stands for its members: rules compare the means of groups, and what trust makes of a group it makes of each of them. One group is the
+    plain secure sum; then there is nothing to compare.
+    """
+
+    def __init__(
+        self, strategy: Strategy, state: StrategyState, members: Members, judge: Judge | None, dimension: int
+    ) -> None:
+        self._strategy, self._state, self._members, self._judge = strategy, state, members, judge
+        self._dimension, self._limit = dimension, _limit(strategy)
+        self._pools: list[Pool] = []
+        self.heard = Partial("", {})
+
+    def add(self, pool: Pool) -> None:
+        """Keep the mean of one group.
+
+        Raises:
+            RoundError: it is not a usable vector.
+        """
+        if pool.vector.shape != (self._dimension,):
+            raise RoundError(
+                f"the sum of a group has shape {pool.vector.shape}", allowed=f"({self._dimension},)"
+            )
+        if not (np.isfinite(pool.vector).all() and 0 < pool.weight < math.inf):
+            raise RoundError("the sum of a group is not finite, or weighs nothing")
+        _measurable(float(np.square(pool.vector).sum()), self._limit)
+        self._pools.append(pool)
+        for client in pool.clients:
+            self.heard.reports[client], self.heard.squares[client] = _HIDDEN, math.nan
+
+    @property
+    def unclipped(self) -> float | None:
+        """Share of the clients whose update was within the limit, over all groups that say so."""
+        said = [(pool.unclipped, len(pool.clients)) for pool in self._pools if pool.unclipped is not None]
+        count = sum(size for _, size in said)
+        return sum(share * size for share, size in said) / count if count else None
+
+    def gather(self, clients: Sequence[str], clip: Vector) -> Gathered:
+        """Weigh, trust and combine the groups' means; arrays of the answer are by client."""
+        strategy = self._strategy
+        pools = sorted(self._pools, key=lambda pool: pool.clients)
+        place = {client: g for g, pool in enumerate(pools) for client in pool.clients}
+        group = np.array([place[client] for client in clients])
+        sizes = np.array([float(len(pool.clients)) for pool in pools])
+        weights = np.array([pool.weight for pool in pools])
+        names = tuple(f"group {g + 1}" for g in range(len(pools)))
+        # A mean of groups does not need the members' own weights; what is asked of a group is asked with its weight for its examples.
+        reports = tuple(Report(weight) for weight in weights.tolist())
+        cohort = Cohort(names, reports, [pool.vector for pool in pools])
+        prior = shares = cap_shares(weights, strategy.weigh.cap)
+        assessment, combined, evidence = None, None, {"group": group + 1.0}
+        factors: dict[str, Vector] = {}
+        if strategy.trust is not None and len(pools) > 1:
+            view = View(self._state.round + 1, names, reports, self._members, cohort, self._judge)
+            assessed = strategy.trust.assess_groups(view, tuple(clients), group, self._state.parts["trust"])
+            assessment = assessed.assessment
+            shares = cap_shares(prior * assessed.gate, strategy.weigh.cap)
+            cohort = cohort.scaled(assessed.clip)
+            if not float(shares.sum()) > 0:
+                combined = assessed.centre
+            factors["trust"] = assessment.gate
+            evidence |= assessment.evidence
+        if combined is None:
+            combined = _combine(strategy, cohort, shares)
+        coefficients = combined.coefficients
+        each = None
+        if coefficients is not None and all(pool.equal for pool in pools):
+            each = (coefficients / sizes)[group]
+        return Gathered(
+            vector=combined.vector,
+            coefficients=each,
+            clip=np.ones(len(clients)),
+            prior=(prior / sizes)[group],
+            mean_square=float(shares @ cohort.norms**2),
+            factors=factors,
+            evidence=evidence,
+            assessment=assessment,
+        )

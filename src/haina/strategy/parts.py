@@ -45,6 +45,41 @@ class Payload(StrEnum):
     COLLECT = "collect"
 
 
+class Seen(StrEnum):
+    """What of an update the server sees. Without secure aggregation it is the vector and the report."""
+
+    UPDATE = "update"
+    #: The sum of the whole cohort, and nothing else.
+    SUM = "sum"
+    #: The sums of random groups of clients.
+    GROUPS = "groups"
+
+
+class Cover(StrEnum):
+    """Where noise is added, so that what is released tells little of any one client (differential privacy)."""
+
+    NONE = "none"
+    #: By the server, on the aggregate.
+    SERVER = "server"
+    #: By each client, on what it sends.
+    CLIENT = "client"
+
+
+class Release(Protocol):
+    """Noise for what a round releases; drawn by the caller, for a strategy draws no random numbers."""
+
+    def cover(self, vector: Array, influence: float) -> Array:
+        """`[d]` aggregate with noise, float64.
+
+        Args:
+            vector: `[d]` aggregate.
+            influence: how much longer the aggregate can be for any one client's update, as a part of the clipping limit.
+        """
+
+    def cover_share(self, share: float, count: int) -> float:
+        """A share of `count` clients, with noise, in [0, 1]."""
+
+
 class Judge(Protocol):
     """Samples held by the server, as an outside opinion. Calls cost time: ask once a round."""
 
@@ -270,3 +305,25 @@ class Trust(Protocol):
         self, view: View, prior: Vector, cap: float | None, state: State, combine: Combiner
     ) -> Assessment:
         """Judge a cohort (`view.cohort` is there) whose shares before trust are `prior` `[n]`; no share above cap / n."""
+
+    def assess_groups(
+        self, view: View, clients: tuple[str, ...], group: NDArray[np.intp], state: State
+    ) -> GroupAssessment:
+        """Judge n clients by the m groups that they were in: `view` is of the groups, `group` `[n]` holds numbers from 0 to m - 1."""
+
+
+@dataclass(frozen=True)
+class GroupAssessment:
+    """What trust makes of m groups of n clients.
+
+    Args:
+        assessment: by client, in the order of the clients.
+        gate: `[m]` in [0, 1]; multiplies the groups' shares.
+        clip: `[m]` factors in (0, 1] for the groups' means.
+        centre: what is left where no group is trusted.
+    """
+
+    assessment: Assessment
+    gate: Vector
+    clip: Vector
+    centre: Combined

@@ -11,25 +11,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from haina.artifact import Array
 from haina.errors import RoundError
 from haina.report import Report
-from haina.strategy.gather import Folding, Gathered, Keeping
+from haina.strategy.gather import Folding, Gathered, Keeping, Pooling
 from haina.strategy.partial import Partial
-from haina.strategy.parts import Aggregate, Judge, Needs, Payload, Stepped, View
+from haina.strategy.parts import Aggregate, Cover, Judge, Needs, Payload, Release, Seen, Stepped, View
 from haina.strategy.record import ClientRecord, Outcome, RoundRecord, Verdict
-from haina.strategy.strategy import StrategyState
-from haina.strategy.validate import refusal, squared_norm
+from haina.strategy.select import Poisson
+from haina.strategy.strategy import SPENT, StrategyState
+from haina.strategy.validate import Bound, refusal, squared_norm
 from haina.strategy.weigh import effective_sample_size
-from haina.update import BLOCK, Failure, Update, Vector
+from haina.update import BLOCK, Failure, Pool, Update, Vector
 
 if TYPE_CHECKING:
     from haina.strategy.strategy import Strategy
+
+#: The number of a report that says, under adaptive clipping, whether the update was within the limit (1) or had to be shortened (0).
+UNCLIPPED = "unclipped"
 
 #: What overflows is found in the result and named in the record, so a warning on standard error would say it twice.
 _overflow_is_looked_for = np.errstate(over="ignore", invalid="ignore")
@@ -58,15 +62,18 @@ class Round:
         dimension: int,
         registered: int,
         judge: Judge | None,
+        release: Release | None = None,
     ) -> None:
-        self._strategy, self._state, self._model = strategy, state, model
+        self._strategy, self._state, self._model, self._release = strategy, state, model, release
         self._roster = dict(roster)
         self._dimension, self._registered = dimension, registered
         self._number = state.round + 1
         invited = list(roster)
         self._members = state.members.put(invited, invited=state.members.get("invited", invited) + 1)
-        self._gather: Folding | Keeping
-        if strategy.needs < Needs.VECTORS:
+        self._gather: Folding | Keeping | Pooling
+        if strategy.seen is not Seen.UPDATE:
+            self._gather = Pooling(strategy, state, self._members, judge, dimension)
+        elif strategy.needs < Needs.VECTORS:
             usable = {c: r for c, r in roster.items() if r is not None and r.fault() is None}
             view = View(self._number, tuple(usable), tuple(usable.values()), self._members)
             exact = strategy.combine.payload is Payload.SUM
@@ -93,6 +100,11 @@ class Round:
         """
         client = update.client
         self._expect(client)
+        if isinstance(self._gather, Pooling):
+            raise RoundError(
+                f"client {client!r} sent its update in the clear, and this round takes sums only",
+                remedy="Use `add_pool`",
+            )
         if self._heard.heard([client]):
             raise RoundError(f"client {client!r} was heard already in round {self._number}")
         payload = self._strategy.combine.payload
@@ -103,7 +115,8 @@ class Round:
         if square is None:
             square = 0.0 if payload is Payload.COLLECT else squared_norm(update.vector)
         clip = 1.0
-        if self._strategy.clip is not None and isinstance(self._gather, Folding):
+        if self._strategy.clips and isinstance(self._gather, Folding):
+            assert self._strategy.clip is not None
             clip = float(self._strategy.clip.scales(np.sqrt([square]), self._state.parts["clip"])[0])
         try:
             self._gather.add(update, square, clip)
@@ -111,6 +124,20 @@ class Round:
             self._heard.refused[client] = str(error)
             return self._heard.refused[client]
         return None
+
+    def add_pool(self, pool: Pool) -> None:
+        """Take the sum of a group of clients.
+
+        Raises:
+            RoundError: the round takes updates, not sums; a client was not invited, or was heard already; the mean is not a usable vector.
+        """
+        self._expect(*pool.clients)
+        if not isinstance(self._gather, Pooling):
+            raise RoundError("the round takes updates one by one", remedy="Use `add`")
+        twice = self._heard.heard(pool.clients)
+        if twice:
+            raise RoundError(f"client {min(twice)!r} was heard already in round {self._number}")
+        self._gather.add(pool)
 
     def fail(self, failure: Failure) -> None:
         """Take note that an invited client could not train."""
@@ -129,7 +156,7 @@ class Round:
             RoundError: the strategy compares whole vectors, so there is no sum (`Strategy.needs`); or the round is closed.
         """
         self._expect()
-        if isinstance(self._gather, Keeping):
+        if not isinstance(self._gather, Folding):
             raise RoundError(
                 f"strategy {self._strategy.name!r} compares vectors, so a part of a round cannot be summed up",
                 remedy="Add every update in the process that closes the round",
@@ -165,9 +192,12 @@ class Round:
         norms = np.sqrt([self._heard.squares[client] for client in clients])
         parts = dict(self._state.parts)
         clip = np.ones(len(clients))
-        if self._strategy.clip is not None:
-            clip = self._strategy.clip.scales(norms, parts["clip"])
+        if self._strategy.private and self._strategy.clip is not None:
+            parts["clip"] = cast(Bound, self._strategy.clip).follow(self._unclipped(clients), parts["clip"])
+        elif self._strategy.clip is not None:
             parts["clip"] = self._strategy.clip.update(norms, parts["clip"])
+        if self._strategy.clip is not None and self._strategy.clips:
+            clip = self._strategy.clip.scales(norms, self._state.parts["clip"])
         gathered, stepped, reason = self._step(clients, clip)
         members = (
             self._members if gathered is None or gathered.assessment is None else gathered.assessment.members
@@ -183,6 +213,8 @@ class Round:
             last_round=self._number,
             last_loss=losses,
         )
+        if self._strategy.cover is not Cover.NONE:
+            members = members.put(clients, **{SPENT: members.get(SPENT, clients) + 1})
         parts["rate"] = self._strategy.rate.observe(_mean(losses), parts["rate"])
         record = self._record(clients, norms, clip, gathered, stepped, reason)
         state = StrategyState(self._number, members, parts)
@@ -196,6 +228,15 @@ class Round:
             gathered = self._gather.gather(clients, clip)
         except RoundError as error:
             return None, None, str(error)
+        expected = self._expected(len(clients))
+        if expected != 1:
+            coefficients = None if gathered.coefficients is None else gathered.coefficients * expected
+            gathered = replace(gathered, vector=gathered.vector * expected, coefficients=coefficients)
+        if self._release is not None and self._strategy.cover is Cover.SERVER:
+            assert gathered.coefficients is not None
+            influence = float(np.max(np.abs(gathered.coefficients) / gathered.clip))
+            covered = self._release.cover(gathered.vector, influence)
+            gathered = replace(gathered, vector=covered.astype(gathered.vector.dtype))
         aggregate = Aggregate(
             vector=gathered.vector,
             round=self._number,
@@ -215,6 +256,24 @@ class Round:
             return gathered, None, "the server's step would remember numbers that are not finite"
         return gathered, stepped, ""
 
+    def _expected(self, count: int) -> float:
+        """Clients that came by those that were to be expected, where noise covers who came: what is divided by must not depend on it."""
+        select = self._strategy.select
+        if self._strategy.cover is Cover.NONE or not isinstance(select, Poisson):
+            return 1.0
+        return count / (select.rate * self._registered)
+
+    def _unclipped(self, clients: list[str]) -> float | None:
+        """The share of clients that say their update was within the limit, as far as noise lets it be known."""
+        if isinstance(self._gather, Pooling):
+            return self._gather.unclipped
+        said = [self._heard.reports[client].extra.get(UNCLIPPED) for client in clients]
+        known = [value > 0.5 for value in said if value is not None]
+        if not known:
+            return None
+        share = float(np.mean(known))
+        return share if self._release is None else self._release.cover_share(share, len(known))
+
     def _record(
         self,
         clients: list[str],
@@ -225,9 +284,10 @@ class Round:
         reason: str,
     ) -> RoundRecord:
         place = {client: i for i, client in enumerate(clients)}
+        pooled = isinstance(self._gather, Pooling)
         clip = clip if gathered is None else gathered.clip
         shares = _normalised(gathered)
-        if self._strategy.combine.payload is Payload.SUM and gathered is not None:
+        if self._strategy.combine.payload is Payload.SUM and gathered is not None and not pooled:
             # Each row counts once in a sum, so a client's part of it is its part of the rows.
             rows = np.array([self._heard.reports[client].examples for client in clients])
             shares = rows / rows.sum()
@@ -236,7 +296,8 @@ class Round:
             if client in place:
                 i = place[client]
                 share = None if shares is None else float(shares[i])
-                records.append(self._client(client, i, share, float(norms[i]), float(clip[i]), gathered))
+                norm = None if pooled else float(norms[i])
+                records.append(self._client(client, i, share, norm, float(clip[i]), gathered))
             elif client in self._heard.refused:
                 records.append(ClientRecord(client, Verdict.REFUSED, 0.0, reason=self._heard.refused[client]))
             elif client in self._heard.failed:
@@ -264,7 +325,13 @@ class Round:
         )
 
     def _client(
-        self, client: str, i: int, share: float | None, norm: float, clip: float, gathered: Gathered | None
+        self,
+        client: str,
+        i: int,
+        share: float | None,
+        norm: float | None,
+        clip: float,
+        gathered: Gathered | None,
     ) -> ClientRecord:
         report = self._heard.reports[client]
         if gathered is None:

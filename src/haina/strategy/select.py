@@ -106,6 +106,39 @@ class Uniform:
 
 
 @dataclass(frozen=True)
+class Poisson:
+    """Each client by itself with the same probability, so that their number is a matter of chance too (Abadi et al. 2016, sec. 3.1).
+
+    It is the sampling that accountants of differential privacy know best: who took part in a round is as uncertain as the noise.
+
+    Args:
+        rate: that probability, in (0, 1].
+    """
+
+    rate: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.rate <= 1:
+            raise StrategyError(f"the rate of Poisson sampling is {self.rate}", allowed="a number in (0, 1]")
+
+    def choose(
+        self,
+        population: Population,
+        k: int,
+        members: Members,
+        rng: np.random.Generator,
+        exclude: Collection[str] = frozenset(),
+    ) -> list[str]:
+        """See `Selector.choose`; `k` is not looked at, and there may be nobody.
+
+        That a client is excluded must not depend on its data, or the accountant's probability is no longer its own.
+        """
+        count = int(rng.binomial(len(population), self.rate))
+        drawn = _draw(population, count, rng, frozenset()) if count else []
+        return [name for name in drawn if name not in exclude]
+
+
+@dataclass(frozen=True)
 class BySamples:
     """One after another in proportion to examples among those left (successive sampling, Li et al. 2020, sec. 3, made distinct).
 

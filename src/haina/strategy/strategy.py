@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -24,15 +24,19 @@ from haina.strategy.combine import Mean
 from haina.strategy.compose import check
 from haina.strategy.local import Local
 from haina.strategy.members import Members
-from haina.strategy.parts import Combiner, Judge, Needs, Server, State, Trust
+from haina.strategy.parts import Combiner, Cover, Judge, Needs, Release, Seen, Server, State, Trust
 from haina.strategy.schedule import Constant, Schedule
 from haina.strategy.select import Selector, Uniform
 from haina.strategy.server import SGD
-from haina.strategy.validate import Clip
+from haina.strategy.validate import Bound, Clip
 from haina.strategy.weigh import Weigh
 
 if TYPE_CHECKING:
     from haina.strategy.round import Round
+
+
+#: Column of the members table: rounds in which something of a client was released under noise.
+SPENT = "released"
 
 
 @dataclass(frozen=True)
@@ -67,12 +71,14 @@ class Instructions:
         learning_rate: eta of this round.
         proximal: mu of the proximal term.
         control: `[d]` vector for the local correction (SCAFFOLD), or None.
+        limit: the longest update that counts in full, where clients keep to it themselves (`Strategy.private`); else None.
     """
 
     round: int
     learning_rate: float
     proximal: float = 0.0
     control: Array | None = None
+    limit: float | None = None
 
 
 @dataclass(frozen=True)
@@ -88,6 +94,8 @@ class Strategy:
         local: what clients add to their gradients.
         rate: schedule of the clients' learning rate.
         select: who is invited.
+        seen: what of an update the server sees.
+        cover: where noise is added.
         name: what the composition is called, for people.
 
     Raises:
@@ -102,6 +110,8 @@ class Strategy:
     local: Local = field(default_factory=Local)
     rate: Schedule = field(default_factory=Constant)
     select: Selector = field(default_factory=Uniform)
+    seen: Seen = Seen.UPDATE
+    cover: Cover = Cover.NONE
     name: str = "custom"
 
     def __post_init__(self) -> None:
@@ -111,7 +121,7 @@ class Strategy:
     def needs(self) -> Needs:
         """What must be known before a vector can be folded: the most that any part needs."""
         needs = [self.combine.needs, *(factor.needs for factor in self.weigh.factors)]
-        if self.clip is not None:
+        if self.clip is not None and self.clips:
             needs.append(self.clip.needs)
         if self.trust is not None:
             needs.append(Needs.VECTORS)
@@ -123,7 +133,17 @@ class Strategy:
 
         With `Needs.REPORTS` processes can share the folding too, once the roster holds all reports; with `Needs.VECTORS` one must see them all.
         """
-        return self.needs is Needs.COUNTS
+        return self.needs is Needs.COUNTS and self.seen is Seen.UPDATE
+
+    @property
+    def private(self) -> bool:
+        """True when clients bound, hide or cover what they send."""
+        return self.seen is not Seen.UPDATE or self.cover is not Cover.NONE
+
+    @property
+    def clips(self) -> bool:
+        """True when the server shortens updates: not where it sees sums only, nor where noise has made them as long as they are."""
+        return self.clip is not None and self.seen is Seen.UPDATE and self.cover is not Cover.CLIENT
 
     @cached_property
     def needs_judge(self) -> bool:
@@ -174,15 +194,20 @@ class Strategy:
     @property
     def columns(self) -> Mapping[str, float]:
         """Columns of the members table beside `members.HISTORY`, with a newcomer's value."""
-        return {} if self.trust is None else self.trust.columns
+        counted = {SPENT: 0.0} if self.cover is not Cover.NONE else {}
+        return {**({} if self.trust is None else self.trust.columns), **counted}
 
     def instructions(self, state: StrategyState) -> Instructions:
         """What clients of the next round are told."""
+        limit = None
+        if self.private and self.clip is not None:
+            limit = cast(Bound, self.clip).limit(state.parts["clip"])
         return Instructions(
             round=state.round + 1,
             learning_rate=self.rate.rate(state.round + 1, state.parts["rate"]),
             proximal=self.local.proximal,
             control=self.server.control(state.parts["server"]),
+            limit=limit,
         )
 
     def open(
@@ -194,6 +219,7 @@ class Strategy:
         dimension: int | None = None,
         registered: int | None = None,
         judge: Judge | None = None,
+        release: Release | None = None,
     ) -> Round:
         """Start a round.
 
@@ -205,15 +231,24 @@ class Strategy:
             dimension: length of an update's vector; that of the model if not given.
             registered: clients in the federation (SCAFFOLD, FedDyn); the size of the roster if not given.
             judge: server-held samples.
+            release: noise for the aggregate, where the server adds it to updates that it sees; with sums of groups it comes with them.
 
         Raises:
-            RoundError: a part needs server-held samples and there are none, or more clients are invited than a sum can hold.
+            RoundError: a part needs server-held samples and there are none, noise is needed and there is none, or more clients are invited than a
+                sum can hold.
         """
         from haina.strategy.round import Round
+
+        if self.cover is Cover.SERVER and self.seen is Seen.UPDATE and release is None:
+            raise RoundError(
+                "the aggregate is to be covered by noise, and there is none",
+                remedy="Hand `release` to `open`",
+            )
 
         if self.needs_judge and judge is None:
             raise RoundError(
                 f"strategy {self.name!r} judges updates on samples held by the server, and there are none",
                 remedy='Give the server some ([data] held = 50), or choose preset = "robust", which needs none',
             )
-        return Round(self, state, model, roster, dimension or len(model), registered or len(roster), judge)
+        size = dimension or len(model)
+        return Round(self, state, model, roster, size, registered or len(roster), judge, release)

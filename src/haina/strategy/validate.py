@@ -78,6 +78,16 @@ class Clip(Protocol):
         """What the rule remembers after a round with these norms."""
 
 
+class Bound(Clip, Protocol):
+    """A rule whose limit is known before a round, so that clients can keep to it themselves."""
+
+    def limit(self, state: State) -> float:
+        """The longest update of the round that begins."""
+
+    def follow(self, unclipped: float | None, state: State) -> State:
+        """What the rule remembers after a round in which that share of the updates was no longer than the limit; None: nobody knows."""
+
+
 def _shorten(norms: Vector, limit: float) -> Vector:
     return limit / np.maximum(norms, limit)
 
@@ -96,9 +106,17 @@ class FixedClip:
         """Nothing is remembered."""
         return {}
 
+    def limit(self, state: State) -> float:
+        """`max_norm`."""
+        return self.max_norm
+
     def scales(self, norms: Vector, state: State) -> Vector:
         """Factors min(1, max_norm / norm)."""
         return _shorten(norms, self.max_norm)
+
+    def follow(self, unclipped: float | None, state: State) -> State:
+        """Nothing is remembered."""
+        return {}
 
     def update(self, norms: Vector, state: State) -> State:
         """Nothing is remembered."""
@@ -132,15 +150,22 @@ class AdaptiveClip:
         """The limit, as an array of one number."""
         return {"limit": np.array(self.start, dtype=np.float64)}
 
+    def limit(self, state: State) -> float:
+        """C of this round."""
+        return float(state["limit"])
+
     def scales(self, norms: Vector, state: State) -> Vector:
         """Factors min(1, C / norm) with the limit of this round."""
         return _shorten(norms, float(state["limit"]))
 
     def update(self, norms: Vector, state: State) -> State:
         """The limit of the next round."""
-        if not len(norms):
+        return self.follow(float(np.mean(norms <= self.limit(state))) if len(norms) else None, state)
+
+    def follow(self, unclipped: float | None, state: State) -> State:
+        """The limit of the next round, from b."""
+        if unclipped is None:
             return state
-        unclipped = float(np.mean(norms <= float(state["limit"])))
         return {"limit": state["limit"] * np.exp(-self.rate * (unclipped - self.quantile))}
 
 

@@ -17,13 +17,15 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from haina.artifact import Array
 from haina.errors import StrategyError
 from haina.strategy.members import Members
-from haina.strategy.parts import Assessment, Combined, Combiner, Judge, State, View
+from haina.strategy.parts import Assessment, Combined, Combiner, GroupAssessment, Judge, State, View
 from haina.strategy.trust.agreement import robust_centre, with_peers, with_witnesses
 from haina.strategy.trust.arbiter import CANDIDATES, Arbiter
+from haina.strategy.trust.groups import assess
 from haina.strategy.trust.standing import Standing, weighted_median
 from haina.strategy.weigh import cap_shares
 from haina.update import Cohort, Vector
@@ -108,6 +110,24 @@ class Trust:
             assessment,
             combined=combined,
             decisions={"trusted": "nobody, so the robust centre of all was taken"},
+        )
+
+    def assess_groups(
+        self, view: View, clients: tuple[str, ...], group: NDArray[np.intp], state: State
+    ) -> GroupAssessment:
+        """Score clients of whom only the sums of groups are seen: `view` is of the groups, `group` `[n]` says in which each client was."""
+        assert view.cohort is not None
+        judge = view.judge if self.needs_judge else None
+        return assess(
+            self.rules,
+            view.cohort,
+            judge,
+            view.members,
+            clients,
+            group,
+            state,
+            hostile=self.hostile,
+            clip=self.clip,
         )
 
     def _with_server(
