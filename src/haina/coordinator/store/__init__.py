@@ -1,4 +1,4 @@
-"""What a coordinator must not forget: rounds, contributions, models, nodes, settings and the audit, in SQLite or PostgreSQL."""
+"""What a coordinator must not forget: rounds, contributions, models, budgets, nodes, settings and the audit, in SQLite or PostgreSQL."""
 
 from haina.coordinator.store.changes import Changes
 from haina.coordinator.store.contributions import Fold
@@ -12,9 +12,12 @@ from haina.coordinator.store.rows import (
     ModelRow,
     NodeRow,
     Outcome,
+    Overspent,
     RoundRow,
     Seen,
     SettingRow,
+    Settlement,
+    Taken,
     Unusable,
 )
 from haina.coordinator.store.store import Store
@@ -30,10 +33,13 @@ __all__ = [
     "ModelRow",
     "NodeRow",
     "Outcome",
+    "Overspent",
     "RoundRow",
     "Seen",
     "SettingRow",
+    "Settlement",
     "Store",
     "StoreError",
+    "Taken",
     "Unusable",
 ]

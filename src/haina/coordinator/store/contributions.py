@@ -43,21 +43,26 @@ class Contributions(Part):
 
         Returns:
             For each of the batch, in its order: "new"; the row that was there under its key (it is a duplicate, or another one for the same
-            task); "closed": the round it would count in takes no more; "taken": another contribution of the node counts in that round.
+            task); "closed": the round it would count in takes no more (or, with secure aggregation, none at this stage); "taken": another contribution of the node counts in that round.
         """
 
         def work(transaction: Transaction) -> list[Outcome]:
             takes = _rounds_that_take(transaction, batch)
+
+            def taken(row: ContributionRow) -> bool:
+                key = row.federation, row.counted_in
+                return key in takes and (row.status != "accepted" or takes[key] in (None, "upload"))
+
             first = {row.key: number for number, row in reversed(list(enumerate(batch)))}
             one_each = [batch[number] for number in first.values()]
-            new = _insert(transaction, [row for row in one_each if (row.federation, row.counted_in) in takes])
+            new = _insert(transaction, [row for row in one_each if taken(row)])
             fresh = {first[key]: batch[first[key]] for key in new}
             there = _read(transaction, {row.key for number, row in enumerate(batch) if number not in fresh})
 
             def outcome(number: int, row: ContributionRow) -> Outcome:
                 if number in fresh:
                     return "new"
-                late: Outcome = "taken" if (row.federation, row.counted_in) in takes else "closed"
+                late: Outcome = "taken" if taken(row) else "closed"
                 return there.get(row.key, late)
 
             if fresh and fold is not None:
@@ -115,13 +120,17 @@ class Contributions(Part):
         return self._database.write(work)
 
 
-def _rounds_that_take(transaction: Transaction, batch: Iterable[ContributionRow]) -> set[tuple[str, int]]:
-    """Of the rounds that a batch counts in, those that are open, and stay so until the transaction ends."""
-    takes = set()
+def _rounds_that_take(
+    transaction: Transaction, batch: Iterable[ContributionRow]
+) -> dict[tuple[str, int], str | None]:
+    """Of the rounds that a batch counts in, those that are open, and the stage of a secure sum at which each is; both stay so until the transaction ends."""
+    takes: dict[tuple[str, int], str | None] = {}
     for federation, number in sorted({(row.federation, row.counted_in) for row in batch}):
-        query = sa.select(_round.c.state).where(_round.c.federation == federation, _round.c.number == number)
-        if transaction.execute(query.with_for_update(read=True)).scalar_one_or_none() == "open":
-            takes.add((federation, number))
+        query = sa.select(_round.c.state, _round.c.stage)
+        query = query.where(_round.c.federation == federation, _round.c.number == number)
+        row = transaction.execute(query.with_for_update(read=True)).first()
+        if row is not None and row.state == "open":
+            takes[federation, number] = (row.stage or {}).get("name")
     return takes
 
 

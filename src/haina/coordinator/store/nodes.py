@@ -48,11 +48,18 @@ class Nodes(Part):
         mode: str,
         federation: str | None,
         now: float,
+        identity: str | None = None,
+        dataset: str = "",
     ) -> NodeRow | None:
-        """What a node says of itself; None for one that is not active."""
+        """What a node says of itself; None for one that is not active.
+
+        The first `identity` stays until the node is enrolled anew: others hold on to it, and who could change it could stand in for the node. A node
+        that announces another finds the first in what is returned.
+        """
+        key = {} if identity is None else {"identity": sa.func.coalesce(_node.c.identity, identity)}
         return self._change(
             name,
-            examples=examples, software=software, codec=codec, mode=mode, federation=federation, last_seen=now,
+            examples=examples, software=software, codec=codec, mode=mode, federation=federation, last_seen=now, dataset=dataset, **key,
         )  # fmt: skip
 
     def certify(self, name: str, serial: int, held: int, expires: float) -> NodeRow | None:

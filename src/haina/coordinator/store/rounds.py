@@ -7,19 +7,31 @@ claim raises its `fence`, and nothing is written under an old fence, so that a c
 (https://martin.kleppmann.com/2016/02/08/how-to-do-distributed-locking.html). Contributions hold the round's row in share, so a claim waits for
 those that are being written, and finds them.
 
-The trap is the order of locks: the federation's row before the round's, always.
+The trap is the order of locks: the federation's row before the round's before those of budgets, always.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, overload
 
 import sqlalchemy as sa
 
 from haina.coordinator.contract import Refusal
-from haina.coordinator.store import tables
+from haina.coordinator.store import budgets, tables
 from haina.coordinator.store.database import Part, Transaction
-from haina.coordinator.store.rows import FederationRow, ModelRow, RoundRow, read, read_one, written
+from haina.coordinator.store.rows import (
+    FederationRow,
+    ModelRow,
+    Overspent,
+    RoundRow,
+    Settlement,
+    read,
+    read_one,
+    written,
+)
+from haina.coordinator.store.sealed import forget_sealed
+from haina.privacy.ledger import Charge
 
 _federation, _round, _partial = tables.federation, tables.round_, tables.partial
 
@@ -29,14 +41,26 @@ _UNDER_WAY = ("open", "closing")
 class Rounds(Part):
     """The rounds of all federations."""
 
-    def open_round(self, row: RoundRow) -> bool:
+    @overload
+    def open_round(self, row: RoundRow) -> bool: ...
+
+    @overload
+    def open_round(self, row: RoundRow, charges: Sequence[Charge]) -> bool | Overspent: ...
+
+    def open_round(self, row: RoundRow, charges: Sequence[Charge] = ()) -> bool | Overspent:
         """Open the next round; of several replicas one wins.
+
+        Args:
+            row: the round.
+            charges: what it will cost whom, reserved with it: all of them, or there is no round.
 
         Returns:
             False when a round is under way, `row.number` is not the next, `row.version` is not the newest model, or the federation is not running.
+            `Overspent`, which is false too, when a charge is refused: plan again without its owner.
         """
+        at = self._database.clock()
 
-        def work(transaction: Transaction) -> bool:
+        def work(transaction: Transaction) -> bool | Overspent:
             federation = hold(transaction, row.federation)
             if (
                 federation is None
@@ -46,6 +70,10 @@ class Rounds(Part):
                 or _under_way(transaction, row.federation) is not None
             ):
                 return False
+            decision = budgets.decided(transaction, charges, at)
+            if decision.refused:
+                return Overspent(decision.refused)
+            budgets.reserve(transaction, decision)
             transaction.execute(sa.insert(_round).values(written(row)))
             transaction.notify(f"round:{row.federation}")
             return True
@@ -107,6 +135,7 @@ class Rounds(Part):
         closed_at: float,
         finished: bool,
         reason: str = "",
+        settle: Settlement | None = None,
     ) -> bool:
         """End a round with a new model; all of it or nothing.
 
@@ -117,12 +146,13 @@ class Rounds(Part):
             closed_at: now.
             finished: this was the last round.
             reason: why it was, for people.
+            settle: what becomes of the charges that were reserved for the round.
 
         Returns:
             Whether the round is closed by this fence; False under an old one: nothing was written.
 
         Raises:
-            Refusal: "conflict": the model's version is not the next.
+            Refusal: "conflict": the model's version is not the next, or a charge is not reserved.
         """
 
         def work(transaction: Transaction) -> bool:
@@ -140,14 +170,23 @@ class Rounds(Part):
             news = {"version": model.version} | ({"state": "finished", "reason": reason} if finished else {})
             change = sa.update(_federation).where(_federation.c.name == federation).values(**news)
             transaction.execute(change)
+            if settle is not None:
+                budgets.settle(transaction, settle)
             return True
 
         return self._database.write(work)
 
     def fail_round(
-        self, federation: str, number: int, fence: int, reason: str, record: dict[str, Any] | None, now: float
+        self,
+        federation: str,
+        number: int,
+        fence: int,
+        reason: str,
+        record: dict[str, Any] | None,
+        now: float,
+        settle: Settlement | None = None,
     ) -> bool:
-        """End a round without a model; its number is used up.
+        """End a round without a model; its number is used up. `settle`: as in `publish`.
 
         Returns:
             Whether the round failed by this fence; False under an old one: nothing was written.
@@ -158,6 +197,8 @@ class Rounds(Part):
             end = {"state": "failed", "closed": now, "record": record, "reason": reason, "lease_until": 0.0}
             if held is None or not _end(transaction, federation, number, fence, end):
                 return _ended(transaction, federation, number, fence, "failed")
+            if settle is not None:
+                budgets.settle(transaction, settle)
             return True
 
         return self._database.write(work)
@@ -170,7 +211,10 @@ def hold(transaction: Transaction, federation: str) -> FederationRow | None:
 
 
 def cancel(transaction: Transaction, federation: str, reason: str, now: float) -> None:
-    """Fail the round under way, whoever closes it; the caller holds the federation."""
+    """Fail the round under way, whoever closes it; the caller holds the federation.
+
+    Charges that it reserved stay so: what its nodes have released by now, nobody here knows.
+    """
     row = _under_way(transaction, federation)
     if row is not None:
         raise_fence = sa.update(_round).where(*_is(federation, row.number)).values(fence=_round.c.fence + 1)
@@ -182,7 +226,7 @@ def cancel(transaction: Transaction, federation: str, reason: str, now: float) -
 
 
 def _end(transaction: Transaction, federation: str, number: int, fence: int, values: dict[str, Any]) -> bool:
-    """Close or fail a round under its fence, and drop its running sums; False under an old fence."""
+    """Close or fail a round under its fence, and drop its running sums and messages; False under an old fence."""
     end = (
         sa.update(_round)
         .where(*_is(federation, number), _round.c.state == "closing", _round.c.fence == fence)
@@ -195,6 +239,7 @@ def _end(transaction: Transaction, federation: str, number: int, fence: int, val
     transaction.execute(
         sa.delete(_partial).where(_partial.c.federation == federation, _partial.c.round == number)
     )
+    forget_sealed(transaction, federation, number)
     transaction.notify(f"round:{federation}")
     return True
 

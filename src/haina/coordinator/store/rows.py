@@ -60,6 +60,7 @@ class RoundRow:
         target: contributions after which the round closes early.
         quorum: contributions below which it fails.
         holder, fence, lease_until: who closes the round, the number that proves it, and until when.
+        stage: where secure aggregation stands in an open round: `{"name": ..., ...}`; None in a round without it.
     """
 
     federation: str
@@ -78,6 +79,7 @@ class RoundRow:
     lease_until: float = 0.0
     reason: str = ""
     record: dict[str, Any] | None = None
+    stage: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,7 @@ class NodeRow:
     """One holder of a certificate: a node, a viewer or an operator.
 
     `previous` is the serial number before the last renewal: good until its own certificate ends, for a holder killed before it has the new one.
+    `identity` is the public key (Ed25519, 64 hexadecimal digits) that signs a node's part in secure aggregation; `dataset` names what it trains on.
     """
 
     name: str
@@ -150,6 +153,8 @@ class NodeRow:
     last_seen: float | None = None
     joined: float | None = None
     settings_version: int = 0
+    identity: str | None = None
+    dataset: str = ""
 
 
 @dataclass(frozen=True)
@@ -160,6 +165,39 @@ class Seen:
     last_seen: float
     doing: str = ""
     settings_version: int = 0
+
+
+#: What became of a message: written now; these very bytes were there; other bytes were, and stay; the round does not take it (any more).
+Taken = Literal["new", "same", "other", "closed"]
+
+
+@dataclass(frozen=True)
+class Settlement:
+    """What a round's end means for the charges that were reserved for it.
+
+    Args:
+        release: ids of charges whose release has taken place, or takes place by this.
+        void: ids of charges whose release has not, and never will.
+        why: why those are void.
+    """
+
+    release: Sequence[str] = ()
+    void: Sequence[str] = ()
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Overspent:
+    """No round was opened and nothing was reserved: some charges are refused. False, so that `if opened` means what it says.
+
+    Args:
+        refused: reasons, by the charge's id.
+    """
+
+    refused: dict[str, str]
+
+    def __bool__(self) -> bool:
+        return False
 
 
 @dataclass(frozen=True)

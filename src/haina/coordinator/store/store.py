@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from haina.coordinator.contract import Refusal
 from haina.coordinator.store import engines, tables
 from haina.coordinator.store.audit import Audit
+from haina.coordinator.store.budgets import Budgets
 from haina.coordinator.store.changes import Changes
 from haina.coordinator.store.contributions import Contributions
 from haina.coordinator.store.database import Database
@@ -21,10 +22,11 @@ from haina.coordinator.store.federations import Federations
 from haina.coordinator.store.migrate import migrate
 from haina.coordinator.store.nodes import Invitations, Nodes
 from haina.coordinator.store.rounds import Rounds
+from haina.coordinator.store.sealed import Sealed
 from haina.coordinator.store.settings import Settings
 
 
-class Store(Federations, Rounds, Contributions, Nodes, Invitations, Settings, Audit):
+class Store(Federations, Rounds, Contributions, Sealed, Budgets, Nodes, Invitations, Settings, Audit):
     """Everything a coordinator must not forget, but for the bytes of models. Made by `open`.
 
     Attributes:

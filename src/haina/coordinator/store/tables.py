@@ -7,13 +7,14 @@ network, and PostgreSQL refuses a NUL that SQLite takes, so what people read is 
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Dialect
 
 #: The newest step of `migrations/versions`. Compared with what a database holds, so that Alembic is imported only when there is a step to take.
-REVISION = "0001"
+REVISION = "0002"
 
 
 class Json(sa.types.TypeDecorator[Any]):
@@ -54,6 +55,19 @@ class Serial(sa.types.TypeDecorator[int]):
         return None if value is None else int(value)
 
 
+class Amount(sa.types.TypeDecorator[Decimal]):
+    """An exact sum of a privacy budget: more digits than a number of any database keeps, so they are text."""
+
+    impl = sa.String(80)
+    cache_ok = True
+
+    def process_bind_param(self, value: Decimal | None, dialect: Dialect) -> str | None:  # noqa: D102
+        return None if value is None else format(value, "f")
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> Decimal | None:  # noqa: D102
+        return None if value is None else Decimal(value)
+
+
 def _name(name: str, **kwargs: Any) -> sa.Column[str]:
     return sa.Column(name, sa.String(63), nullable=kwargs.pop("nullable", False), **kwargs)
 
@@ -70,12 +84,20 @@ def _count(name: str, nullable: bool = False) -> sa.Column[int]:
     return sa.Column(name, sa.BigInteger, nullable=nullable)
 
 
+def _dataset(**kwargs: Any) -> sa.Column[str]:
+    return sa.Column("dataset", sa.String(200), nullable=False, **kwargs)
+
+
 def _sha(name: str, nullable: bool = False) -> sa.Column[str]:
     return sa.Column(name, sa.String(64), nullable=nullable)
 
 
 def _real(name: str, nullable: bool = False) -> sa.Column[float]:
     return sa.Column(name, sa.Double, nullable=nullable)
+
+
+def _amount(name: str) -> sa.Column[Decimal]:
+    return sa.Column(name, Amount, nullable=False)
 
 
 def _words(name: str, nullable: bool = False) -> sa.Column[str]:
@@ -111,6 +133,7 @@ round_ = sa.Table(
     _key("federation"), _number("number"), _count("version"), _name("state"), _json("roster"), _json("task"),
     _count("target"), _count("quorum"), _real("opened"), _real("deadline"), _real("closed", nullable=True),
     sa.Column("holder", sa.String(200), nullable=False), _count("fence"), _real("lease_until"), _words("reason"), _json("record", nullable=True),
+    _json("stage", nullable=True),
     sa.ForeignKeyConstraint(["federation"], ["federation.name"]),
 )  # fmt: skip
 # Whatever the code does, two rounds of one federation are never under way at once.
@@ -141,7 +164,8 @@ node = sa.Table(
     _key("name"), _name("role"), _name("state"), _name("group", nullable=True), _name("federation", nullable=True),
     sa.Column("serial", Serial, nullable=True), sa.Column("previous", Serial, nullable=True), _real("certificate_expires", nullable=True),
     _count("examples"), _words("software"), _words("codec"), _name("mode"), _words("doing"), _real("last_seen", nullable=True),
-    _real("joined", nullable=True), _count("settings_version"),
+    _real("joined", nullable=True), _count("settings_version"), _sha("identity", nullable=True),
+    sa.Column("dataset", Words, nullable=False, server_default=""),
 )  # fmt: skip
 
 invitation = sa.Table(
@@ -160,6 +184,33 @@ setting = sa.Table(
 audit = sa.Table(
     "audit", metadata,
     _number("id"), _real("when"), _words("who"), _name("action"), _words("subject"), _json("detail"),
+)  # fmt: skip
+
+#: Messages of a round with secure aggregation, sealed for others or signed; they go when the round ends.
+sealed = sa.Table(
+    "sealed", metadata,
+    _key("federation"), _number("round"), _key("stage"), _key("node"), sa.Column("data", sa.LargeBinary, nullable=False), _real("received"),
+    sa.ForeignKeyConstraint(["federation", "round"], ["round.federation", "round.number"]),
+)  # fmt: skip
+
+#: The privacy budgets; `budget_part` holds the running sums of `charge`, those that are void left out.
+budget = sa.Table(
+    "budget", metadata,
+    _key("owner"), _dataset(primary_key=True), _real("epsilon"), _real("delta"), _name("composition"), _real("opened"), _json("parts"),
+)  # fmt: skip
+
+budget_part = sa.Table(
+    "budget_part", metadata,
+    _key("owner"), _dataset(primary_key=True), _key("part"), _amount("epsilon"), _amount("delta"), _amount("rho"),
+    sa.ForeignKeyConstraint(["owner", "dataset"], ["budget.owner", "budget.dataset"]),
+)  # fmt: skip
+
+charge = sa.Table(
+    "charge", metadata,
+    sa.Column("id", sa.String(200), primary_key=True), _name("owner"), _dataset(), _name("part"), _name("federation"), _count("round"),
+    _words("mechanism"), _real("epsilon", nullable=True), _real("delta"), _real("rho"), _name("state"), _real("at"), _words("why"),
+    sa.ForeignKeyConstraint(["owner", "dataset"], ["budget.owner", "budget.dataset"]),
+    sa.Index("charge_budget", "owner", "dataset"), sa.Index("charge_round", "federation", "round"), sa.Index("charge_at", "at"),
 )  # fmt: skip
 
 #: PostgreSQL only: bytes that every replica reads (`haina.coordinator.blobs`), in rows of at most 1 MB.
