@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy.stats import kstest, laplace
 
 from haina.errors import PrivacyError
+from haina.privacy.grid import Grid
 from haina.privacy.mechanisms import (
     MECHANISMS,
     Cost,
@@ -148,6 +149,33 @@ def test_the_same_stream_gives_the_same_noise():
         one, other = (kind(0.7).noise(1000, 3.0, Stream(KEY)) for _ in range(2))
         assert one.tolist() == other.tolist()
         assert kind(0.7).noise(0, 3.0, Stream(KEY)).shape == (0,)
+
+
+class Flood:
+    """Bits that are all 0 or all 1, by which every draw lands in a tail."""
+
+    def __init__(self, bit):
+        self.word = np.uint64(0) if not bit else ~np.uint64(0)
+
+    def uint64(self, n):
+        return np.full(n, self.word)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("clients", [2, 30, 1000])
+def test_no_sum_wraps_when_every_coordinate_and_every_draw_is_extreme(kind, clients):
+    mechanism, parties = kind(0.5), clients if kind.norm == 2 else 1
+
+    def sensitivity(step):
+        return Grid(step, 1).sensitivity(1.0, 2, kind.norm)
+
+    grid = Grid.for_sum(1.0, clients, tail=lambda step: mechanism.tail(sensitivity(step), parties))
+    for bit in (0, 1):
+        noise = mechanism.noise(2, sensitivity(grid.step), Flood(bit), parties)
+        sent = grid.quantise([1.0, -1.0], Flood(bit)) + noise
+        assert np.abs(sent).max() > 0.9 * (grid.most + mechanism.tail(sensitivity(grid.step), parties)) - 9
+        total = grid.words(sent) * np.uint32(clients)
+        assert grid.integers(total).tolist() == [clients * int(x) for x in sent]
 
 
 # ---------------------------------------------------------------------------------------------- the specification's example

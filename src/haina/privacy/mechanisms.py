@@ -31,8 +31,6 @@ from haina.privacy.stream import Stream
 
 #: A draw plus an integer of 62 bits stays in an int64.
 _LARGEST = 1 << 62
-#: What the real Gaussian's variance grows by, in units^2, so that rounding is part of the noise.
-_ROUNDING = 4
 #: Largest distance from the whole noise that the parties' noises may have, over all coordinates.
 _DISTANCE = 1e-9
 #: Units in the sensitivity of a real vector that is released by itself.
@@ -84,21 +82,19 @@ class Mechanism(Protocol):
 
 
 @dataclass(frozen=True)
-class Gaussian:
-    """Gaussian noise of standard deviation `noise_multiplier` times the L2 sensitivity, as if it were real.
-
-    Args:
-        noise_multiplier: z > 0. One release is 1 / (2 z^2)-zCDP.
-    """
+class _Gaussian:
+    """What the two Gaussian mechanisms share."""
 
     norm: ClassVar[Literal[1, 2]] = 2
+    #: What the variance grows by, in units^2.
+    _more: ClassVar[int]
     noise_multiplier: float
 
     def __post_init__(self) -> None:
         _positive("noise_multiplier", self.noise_multiplier)
 
     def std(self, sensitivity: float) -> float:
-        """z times the sensitivity; with the rounding, sqrt(std^2 + 4) units of a grid."""
+        """z times the sensitivity. What is drawn has sqrt(std^2 + 4) units for the real mechanism, and a little less below 1 for the other."""
         return self.noise_multiplier * sensitivity
 
     def tail(self, sensitivity: float, parties: int = 1) -> int:
@@ -106,112 +102,111 @@ class Gaussian:
         return gaussian.reach(self._variance(sensitivity, parties))
 
     def noise(self, size: int, sensitivity: float, stream: Stream, parties: int = 1) -> NDArray[np.int64]:
-        """Discrete Gaussian noise of variance (z^2 sensitivity^2 + 4) / parties, `[size]`. See `Mechanism.noise`."""
-        return _gaussian(size, self._variance(sensitivity, parties), stream, parties)
+        """Discrete Gaussian noise, `[size]`. See `Mechanism.noise`."""
+        variance = self._variance(sensitivity, parties)
+        _possible(gaussian.reach(variance))
+        if parties > 1 and size * gaussian.distance_of_sum(variance, parties) > _DISTANCE:
+            raise PrivacyError(
+                f"the noise of one of {parties} parties has a standard deviation of {float(variance) ** 0.5:.3g} units",
+                allowed="about 2 to 3 or more, so that the sum is as good as one draw",
+                remedy="Take a finer grid, or fewer parties",
+            )
+        return gaussian.gaussian(size, variance, stream)
 
     def cost(self) -> Cost:
         """rho = 1 / (2 z^2)."""
         return Cost(None, 0.0, 0.5 / self.noise_multiplier**2)
 
     def _variance(self, sensitivity: float, parties: int) -> Fraction:
-        return _variance(self.noise_multiplier, sensitivity, _ROUNDING, parties)
+        """Of one party's noise, in units^2."""
+        _positive("sensitivity", sensitivity)
+        if parties < 1:
+            raise PrivacyError(f"noise is to be made by {parties} parties", allowed="1 or more")
+        return (Fraction(self.noise_multiplier) ** 2 * Fraction(sensitivity) ** 2 + self._more) / parties
 
 
 @dataclass(frozen=True)
-class DiscreteGaussian:
+class Gaussian(_Gaussian):
+    """Gaussian noise of standard deviation `noise_multiplier` times the L2 sensitivity, as if it were real.
+
+    Args:
+        noise_multiplier: z > 0. One release is 1 / (2 z^2)-zCDP.
+    """
+
+    _more: ClassVar[int] = 4
+
+
+@dataclass(frozen=True)
+class DiscreteGaussian(_Gaussian):
     """Discrete Gaussian noise of parameter sigma = `noise_multiplier` times the L2 sensitivity (Canonne, Kamath & Steinke 2020).
 
     Args:
         noise_multiplier: z > 0. One release of an integer vector is 1 / (2 z^2)-zCDP, exactly as the real Gaussian's.
     """
 
-    norm: ClassVar[Literal[1, 2]] = 2
-    noise_multiplier: float
-
-    def __post_init__(self) -> None:
-        _positive("noise_multiplier", self.noise_multiplier)
-
-    def std(self, sensitivity: float) -> float:
-        """z times the sensitivity; the noise has a little less where that is below one unit."""
-        return self.noise_multiplier * sensitivity
-
-    def tail(self, sensitivity: float, parties: int = 1) -> int:
-        """13 standard deviations, or a little more."""
-        return gaussian.reach(_variance(self.noise_multiplier, sensitivity, 0, parties))
-
-    def noise(self, size: int, sensitivity: float, stream: Stream, parties: int = 1) -> NDArray[np.int64]:
-        """Discrete Gaussian noise of parameter z^2 sensitivity^2 / parties, `[size]`. See `Mechanism.noise`."""
-        return _gaussian(size, _variance(self.noise_multiplier, sensitivity, 0, parties), stream, parties)
-
-    def cost(self) -> Cost:
-        """rho = 1 / (2 z^2)."""
-        return Cost(None, 0.0, 0.5 / self.noise_multiplier**2)
+    _more: ClassVar[int] = 0
 
 
 @dataclass(frozen=True)
-class Laplace:
+class _Laplace:
+    """What the two Laplace mechanisms share."""
+
+    norm: ClassVar[Literal[1, 2]] = 1
+    _rounded: ClassVar[bool]
+    epsilon: float
+
+    def __post_init__(self) -> None:
+        _positive("epsilon", self.epsilon)
+
+    def std(self, sensitivity: float) -> float:
+        """sqrt(2) times the scale; discrete noise of a few units has a little less."""
+        return sqrt(2) * sensitivity / self.epsilon
+
+    def tail(self, sensitivity: float, parties: int = 1) -> int:
+        """84 scales, or a little more."""
+        return laplace.reach(self._scale(sensitivity, parties), rounded=self._rounded)
+
+    def noise(self, size: int, sensitivity: float, stream: Stream, parties: int = 1) -> NDArray[np.int64]:
+        """Laplace noise of scale sensitivity / epsilon, `[size]`. See `Mechanism.noise`; there are no parts of it."""
+        scale = self._scale(sensitivity, parties)
+        _possible(laplace.reach(scale, rounded=self._rounded))
+        return laplace.laplace(size, scale, stream, rounded=self._rounded)
+
+    def cost(self) -> Cost:
+        """Epsilon, and rho = epsilon^2 / 2 (Bun & Steinke 2016, proposition 1.4)."""
+        return Cost(self.epsilon, 0.0, self.epsilon**2 / 2)
+
+    def _scale(self, sensitivity: float, parties: int) -> Fraction:
+        _positive("sensitivity", sensitivity)
+        if parties != 1:
+            raise PrivacyError(
+                f"Laplace noise is to be made by {parties} parties",
+                allowed="one, for there is no Laplace noise in parts that are safe by themselves",
+                remedy='Write mechanism = "discrete_gaussian", or noise = "central"',
+            )
+        return Fraction(sensitivity) / Fraction(self.epsilon)
+
+
+@dataclass(frozen=True)
+class Laplace(_Laplace):
     """Laplace noise of scale L1 sensitivity / epsilon on every coordinate, rounded to the grid.
 
     Args:
         epsilon: of one release, > 0. It is pure: delta is 0.
     """
 
-    norm: ClassVar[Literal[1, 2]] = 1
-    epsilon: float
-
-    def __post_init__(self) -> None:
-        _positive("epsilon", self.epsilon)
-
-    def std(self, sensitivity: float) -> float:
-        """sqrt(2) times the scale."""
-        return sqrt(2) * sensitivity / self.epsilon
-
-    def tail(self, sensitivity: float, parties: int = 1) -> int:
-        """84 scales, or a little more."""
-        _whole(parties)
-        return laplace.reach(_scale(sensitivity, self.epsilon), rounded=True)
-
-    def noise(self, size: int, sensitivity: float, stream: Stream, parties: int = 1) -> NDArray[np.int64]:
-        """Rounded Laplace noise of scale sensitivity / epsilon, `[size]`. See `Mechanism.noise`; there are no parts of it."""
-        _possible(self.tail(sensitivity, parties))
-        return laplace.laplace(size, _scale(sensitivity, self.epsilon), stream, rounded=True)
-
-    def cost(self) -> Cost:
-        """Epsilon, and rho = epsilon^2 / 2 (Bun & Steinke 2016, proposition 1.4)."""
-        return Cost(self.epsilon, 0.0, self.epsilon**2 / 2)
+    _rounded: ClassVar[bool] = True
 
 
 @dataclass(frozen=True)
-class DiscreteLaplace:
+class DiscreteLaplace(_Laplace):
     """Two-sided geometric noise: k with probability ~ exp(-|k| epsilon / L1 sensitivity) (Ghosh, Roughgarden & Sundararajan 2009).
 
     Args:
         epsilon: of one release, > 0. It is pure: delta is 0.
     """
 
-    norm: ClassVar[Literal[1, 2]] = 1
-    epsilon: float
-
-    def __post_init__(self) -> None:
-        _positive("epsilon", self.epsilon)
-
-    def std(self, sensitivity: float) -> float:
-        """sqrt(2) times the scale; the noise has a little less where the scale is a few units."""
-        return sqrt(2) * sensitivity / self.epsilon
-
-    def tail(self, sensitivity: float, parties: int = 1) -> int:
-        """84 scales, or a little more."""
-        _whole(parties)
-        return laplace.reach(_scale(sensitivity, self.epsilon), rounded=False)
-
-    def noise(self, size: int, sensitivity: float, stream: Stream, parties: int = 1) -> NDArray[np.int64]:
-        """Discrete Laplace noise of scale sensitivity / epsilon, `[size]`. See `Mechanism.noise`; there are no parts of it."""
-        _possible(self.tail(sensitivity, parties))
-        return laplace.laplace(size, _scale(sensitivity, self.epsilon), stream, rounded=False)
-
-    def cost(self) -> Cost:
-        """Epsilon, and rho = epsilon^2 / 2 (Bun & Steinke 2016, proposition 1.4)."""
-        return Cost(self.epsilon, 0.0, self.epsilon**2 / 2)
+    _rounded: ClassVar[bool] = False
 
 
 #: The kinds, by the names that a federation file calls them.
@@ -279,43 +274,10 @@ def _positive(name: str, value: float) -> None:
         raise PrivacyError(f"{name} is {value}", allowed="a finite number > 0")
 
 
-def _variance(multiplier: float, sensitivity: float, rounding: int, parties: int) -> Fraction:
-    """Of one party's noise, in units^2."""
-    _positive("sensitivity", sensitivity)
-    if parties < 1:
-        raise PrivacyError(f"noise is to be made by {parties} parties", allowed="1 or more")
-    return (Fraction(multiplier) ** 2 * Fraction(sensitivity) ** 2 + rounding) / parties
-
-
-def _scale(sensitivity: float, epsilon: float) -> Fraction:
-    _positive("sensitivity", sensitivity)
-    return Fraction(sensitivity) / Fraction(epsilon)
-
-
-def _gaussian(size: int, variance: Fraction, stream: Stream, parties: int) -> NDArray[np.int64]:
-    _possible(gaussian.reach(variance))
-    if parties > 1 and size * gaussian.distance_of_sum(variance, parties) > _DISTANCE:
-        raise PrivacyError(
-            f"the noise of one of {parties} parties has a standard deviation of {float(variance) ** 0.5:.3g} units",
-            allowed="about 2 to 3 or more, so that the sum is as good as one draw",
-            remedy="Take a finer grid, or fewer parties",
-        )
-    return gaussian.gaussian(size, variance, stream)
-
-
 def _possible(tail: int) -> None:
     if tail >= _LARGEST:
         raise PrivacyError(
             f"noise may reach {float(tail):.3g} units",
             allowed=f"less than {_LARGEST:.3g}",
             remedy="Take a coarser grid, or less noise",
-        )
-
-
-def _whole(parties: int) -> None:
-    if parties != 1:
-        raise PrivacyError(
-            f"Laplace noise is to be made by {parties} parties",
-            allowed="one, for there is no Laplace noise in parts that are safe by themselves",
-            remedy='Write mechanism = "discrete_gaussian", or noise = "central"',
         )
