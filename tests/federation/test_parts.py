@@ -42,6 +42,7 @@ SAMPLE = {
     "limit": 100.0,
     "candidates": 12,
     "quality": "accuracy",
+    "rate": 0.05,
 }
 
 

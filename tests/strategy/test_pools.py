@@ -144,6 +144,8 @@ def test_the_limit_follows_what_is_known_of_it():
 class Shift:
     """A release that can be told from the aggregate, and says what it was asked."""
 
+    expected = None
+
     def __init__(self):
         self.asked = []
 

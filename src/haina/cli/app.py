@@ -144,6 +144,32 @@ def report(
 
 
 @app.command()
+def audit(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A federation file.")] = Path(
+        "federation.toml"
+    ),
+    canaries: Annotated[
+        int, typer.Option(min=0, help="Clients that are looked for in the models; 0 for none.")
+    ] = 1000,
+    shadows: Annotated[
+        int, typer.Option(min=0, help="Shadow models for membership inference; 16 or more, 0 for none.")
+    ] = 0,
+    inversion: Annotated[bool, typer.Option("--inversion", help="Try to read rows off updates.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Of the canaries' coins.")] = 0,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the finding here, as JSON.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Attack a federation, and hold what is found against the privacy that it promises."""
+    from haina.cli.audit import audit as command
+
+    kept = command(
+        file, canaries=canaries, shadows=shadows, inversion=inversion, seed=seed, out=out, as_json=as_json
+    )
+    if not kept:
+        raise typer.Exit(1)
+
+
+@app.command()
 def runs(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder of runs, or one run.")] = Path(
         "runs"
@@ -223,9 +249,19 @@ def join(
         bool, typer.Option("--periodic", help="Train at this site's own times (setting report_interval).")
     ] = False,
     folder: Annotated[Path, typer.Option(help="Where this site's own task.py lies.")] = Path(),
+    budget: Annotated[
+        float | None,
+        typer.Option(metavar="EPSILON", help="What all federations together may learn of these rows."),
+    ] = None,
+    delta: Annotated[float, typer.Option(help="The chance that --budget does not hold.")] = 0.0,
+    dataset: Annotated[str, typer.Option(help="What the owner calls these rows.")] = "",
+    peers: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Keys of the other sites; no others are summed with.")
+    ] = None,
 ) -> None:
     """Take part in a federation with one's own rows."""
     from haina.cli.join import join as command
+    from haina.node.guard import Wishes
 
     command(
         where,
@@ -237,6 +273,8 @@ def join(
         door=door.value,
         periodic=periodic,
         tasks=folder,
+        wishes=Wishes(budget, delta, dataset),
+        peers=peers,
     )
 
 

@@ -46,7 +46,7 @@ def _noun(**options: Any) -> typer.Typer:
     return typer.Typer(add_completion=False, **options)
 
 
-nodes, rounds, models = (_noun(cls=Noun) for _ in range(3))
+nodes, rounds, models, budget = (_noun(cls=Noun) for _ in range(4))
 config, federation = (_noun(no_args_is_help=True) for _ in range(2))
 
 
@@ -58,6 +58,11 @@ def register(app: typer.Typer) -> None:
     app.add_typer(rounds, name="rounds", help="See what became of each round; explain one (show).")
     app.add_typer(
         models, name="models", help="See the versions of a model; fetch one, or go back to one (rollback)."
+    )
+    app.add_typer(
+        budget,
+        name="budget",
+        help="See what is spent of whose privacy; plan noise; export the page (export).",
     )
     app.add_typer(config, name="config", help="See and change settings while everything runs.")
     app.add_typer(federation, name="federation", help="Start, pause or stop a federation; what it found.")
@@ -206,6 +211,70 @@ def rollback_model(
     from haina.cli.models import rollback as command
 
     command(where, words, why, as_json=as_json)
+
+
+# ------------------------------------------------------------------------------------------------ budget
+
+Folder = Annotated[
+    Path | None,
+    typer.Argument(metavar="[FOLDER]", help="Of a run, or of a site; the coordinator's if left out."),
+]
+
+
+@budget.command("show")
+@reaching
+def show_budget(where: Where, folder: Folder = None, as_json: Json = False) -> None:
+    """See what is spent of each budget (what `haina budget` does)."""
+    from haina.cli.budget import show as command
+
+    command(where, folder, as_json=as_json)
+
+
+@budget.command("plan")
+def plan_budget(
+    epsilon: Annotated[float, typer.Option(help="What may be spent in all.")],
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds that a data set takes part in.")],
+    delta: Annotated[float, typer.Option(help="The chance that epsilon does not hold.")] = 1e-5,
+    sampling: Annotated[
+        float, typer.Option(min=1e-9, max=1, help="Probability of taking part in a round (Poisson sampling).")
+    ] = 1.0,
+    mechanism: Annotated[
+        str, typer.Option(help="gaussian, discrete_gaussian, laplace or discrete_laplace.")
+    ] = "gaussian",
+    composition: Annotated[
+        str, typer.Option(help="pld (the tightest, for a fixed schedule), zcdp or pure.")
+    ] = "pld",
+    as_json: Json = False,
+) -> None:
+    """Say how much noise a round needs to keep to a budget."""
+    from haina.cli.budget import plan as command
+
+    command(
+        epsilon=epsilon,
+        delta=delta,
+        rounds=rounds,
+        sampling=sampling,
+        mechanism=mechanism,
+        composition=composition,
+        as_json=as_json,
+    )
+
+
+@budget.command("export")
+@reaching
+def export_budget(
+    where: Where,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="privacy.html to print, privacy.json to read.")],
+    folder: Folder = None,
+    audit: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="A finding of haina audit; may be repeated.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write the privacy officer's page: promises, budgets, releases, attacks."""
+    from haina.cli.budget import export as command
+
+    command(where, folder, out, audit or [], as_json=as_json)
 
 
 # ------------------------------------------------------------------------------------------------ config

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from haina.artifact import Array
 from haina.data.federated import Federated
@@ -33,6 +33,10 @@ from haina.simulation.simulation import Run, Simulation
 from haina.strategy.parts import Payload
 from haina.strategy.strategy import Instructions, Strategy
 from haina.wire.messages import NAME, Codec, Task
+
+if TYPE_CHECKING:
+    from haina.privacy.policy import Policy
+    from haina.simulation.veil import Veil
 
 #: Learners that train the same models, so that one can take another's place.
 EXECUTORS = ("auto", "jax", "torch")
@@ -244,11 +248,27 @@ class Federation:
     def strategy(self) -> Strategy:
         """The five steps: the learner's own method, or a preset, with the parts given one by one put in their places.
 
-        Where `[serve]` lets late updates count, they weigh less.
+        Where `[serve]` lets late updates count, they weigh less; where `[privacy]` hides updates or covers them by noise, it is kept to that.
         """
-        return discounted(
-            composed(self.settings, self._made.strategy, self._place), self.settings, self._place
-        )
+        strategy = self._composed
+        if self.settings.privacy is not None:
+            from haina.federation.private import guarded
+
+            strategy = guarded(strategy, self.settings, self._place)
+        return discounted(strategy, self.settings, self._place)
+
+    @cached_property
+    def privacy(self) -> Policy | None:
+        """What is promised of updates; None where the file has no `[privacy]`."""
+        if self.settings.privacy is None:
+            return None
+        from haina.federation.private import policy_of
+
+        return policy_of(self.settings, self.strategy, self._place)
+
+    @cached_property
+    def _composed(self) -> Strategy:
+        return composed(self.settings, self._made.strategy, self._place)
 
     @cached_property
     def serve(self) -> ServeSection:
@@ -313,10 +333,19 @@ class Federation:
             dropout=Dropout(faults.dropout),
             stragglers=Stragglers(faults.stragglers),
             evaluate_every=train.evaluate_every,
+            veil=self._veil,
         )
         if self.strategy.needs_judge and not len(data.held[1]):
             raise self._no_samples()
         return simulation
+
+    @property
+    def _veil(self) -> Veil | None:
+        if self.privacy is None:
+            return None
+        from haina.simulation.veil import Veil
+
+        return Veil(self.privacy, self.seed)
 
     def _no_samples(self) -> ConfigError:
         return (self._place / "data" / "held").error(

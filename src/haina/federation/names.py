@@ -33,7 +33,7 @@ from haina.strategy.robust import (
     TrimmedMean,
 )
 from haina.strategy.schedule import Constant, Cosine, OnPlateau, Step, Warmup
-from haina.strategy.select import ByParticipation, BySamples, BySimilarity, PowerOfChoice
+from haina.strategy.select import ByParticipation, BySamples, BySimilarity, Poisson, PowerOfChoice
 from haina.strategy.select import Uniform as UniformSelection
 from haina.strategy.server import SGD, Adagrad, Adam, FedDyn, FedExP, Scaffold, Yogi
 from haina.strategy.validate import AdaptiveClip, FixedClip, MedianClip
@@ -104,4 +104,8 @@ SELECTORS: Registry = {
     "similarity": BySimilarity,
     "participation": ByParticipation,
     "power_of_choice": PowerOfChoice,
+    "poisson": Poisson,
 }
+
+#: Limits that clients can keep to by themselves.
+BOUNDS: Registry = {name: CLIPS[name] for name in ("fixed", "adaptive")}

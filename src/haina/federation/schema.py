@@ -156,6 +156,65 @@ class ServeSection(_Section):
         return self.max_staleness > 0
 
 
+class SecureSection(_Section):
+    """`[privacy] secure_aggregation`: the fields of `haina.privacy.policy.Hidden`, `patience` as a time span."""
+
+    group: int | None = Field(default=None, ge=3)
+    corrupt: float = Field(default=0.1, ge=0, lt=0.5)
+    dropout: float = Field(default=0.1, ge=0, lt=0.5)
+    range: float | None = Field(default=None, gt=0)
+    patience: Duration = 60.0
+
+
+class BudgetSection(_Section):
+    """`[privacy] budget`: the fields of `haina.privacy.policy.Allowance`."""
+
+    epsilon: float = Field(gt=0)
+    delta: float = Field(default=0.0, ge=0, lt=1)
+    composition: Literal["pure", "zcdp", "pld"] = Field(
+        default_factory=lambda read: "zcdp" if read.get("delta") else "pure"
+    )
+
+
+class CorrelatedSection(_Section):
+    """`[privacy] correlated`: noise that later rounds take back in part, for clients that take part seldom (`haina.privacy.correlated`).
+
+    Args:
+        separation: rounds between two of one client's, >= 1.
+        participations: how often a client takes part at most.
+    """
+
+    separation: int = Field(ge=1)
+    participations: int = Field(ge=1)
+
+
+class PrivacySection(_Section):
+    """`[privacy]`: what of an update is bounded, hidden, covered by noise, and counted.
+
+    Args:
+        unit: whose presence is protected: a whole client's, or one example's (`learner = "torch"`, noise inside local training).
+        noise: where it is added: `central` by the coordinator, `local` by each client for itself, `distributed` by all clients together
+            inside a secure sum.
+        mechanism: which noise, and how much a round; without a number, as much as keeps the budget for all of `train.rounds`.
+        clip: the longest update, in the mechanism's norm: a number, or `{adaptive = {quantile = 0.5, start = 1.0}}`.
+        secure_aggregation: true, or its settings.
+        budget: what each data set may spend here.
+        max_examples: more examples than this weigh no more, where weights are by samples.
+        correlated: see `CorrelatedSection`.
+    """
+
+    unit: Literal["client", "example"] = "client"
+    noise: Literal["none", "central", "local", "distributed"] = Field(
+        default_factory=lambda read: "local" if read.get("unit") == "example" else "none"
+    )
+    mechanism: Part | None = None
+    clip: float | Part | None = None
+    secure_aggregation: bool | SecureSection = False
+    budget: BudgetSection | None = None
+    max_examples: float = Field(default=1000.0, gt=0)
+    correlated: CorrelatedSection | None = None
+
+
 class FederationFile(_Section):
     """A whole file."""
 
@@ -165,6 +224,7 @@ class FederationFile(_Section):
     data: DataSection
     train: TrainSection = TrainSection()
     strategy: StrategySection = StrategySection()
+    privacy: PrivacySection | None = None
     simulation: SimulationSection = SimulationSection()
     serve: ServeSection = ServeSection()
 
@@ -190,14 +250,17 @@ def parse(text: str, file: str) -> FederationFile:
 
 def _spoken(error: ValidationError, raw: dict[str, Any], file: str) -> ConfigError:
     first = error.errors()[0]
+    # Of a choice between kinds, the one that came furthest is the one that was meant.
+    same = [one for one in error.errors() if one["loc"][:2] == first["loc"][:2]]
+    first = max(same, key=lambda one: len(one["loc"]))
     # Members of a union add their type to the location; only the keys of the file are worth naming.
     keys: list[str] = []
     value: Any = raw
     for step in first["loc"]:
         places = range(len(value)) if isinstance(value, list) else value if isinstance(value, dict) else ()
         known = step in places
-        if not known and first["type"] not in {"extra_forbidden", "missing"}:
-            break
+        if not known and (step is not first["loc"][-1] or first["type"] not in {"extra_forbidden", "missing"}):
+            continue
         keys.append(str(step))
         value = value[step] if known else None
     place = Place(file, ".".join(keys))

@@ -94,23 +94,36 @@ def page(
         RunError: no round has closed yet.
     """
     last = pick(records)
-    title = escape(plain(name, 80))
-    parts = [
-        f"<header><h1>{title}</h1>{_facts(records, seed)}</header>",
-        _section("What happened", _told(explain_run(records))),
-        _section(f"Round {last.round} explained", _told(explain_round(records))),
-        _section("Pictures", _figures(pictures)),
-        _section(f"Clients in round {last.round}", _clients(last)),
-        _section("Rounds", _table("Every round", COLUMNS, (round_row(r).cells() for r in records))),
-        _section("Words", _words()),
-    ]
+    title = plain(name, 80)
+    return sheet(
+        f"{title}: report",
+        f"<header><h1>{escape(title)}</h1>{_facts(records, seed)}</header>",
+        [
+            ("What happened", _told(explain_run(records))),
+            (f"Round {last.round} explained", _told(explain_round(records))),
+            ("Pictures", _figures(pictures)),
+            (f"Clients in round {last.round}", _clients(last)),
+            ("Rounds", table("Every round", COLUMNS, (round_row(r).cells() for r in records))),
+            ("Words", _words()),
+        ],
+    )
+
+
+def sheet(title: str, header: str, sections: Iterable[tuple[str, str]]) -> str:
+    """A self-contained page.
+
+    Args:
+        title: plain text.
+        header: HTML.
+        sections: each a title, plain text, and a body, HTML.
+    """
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<meta name="color-scheme" content="light dark">\n<title>{title}: report</title>\n'
+        f'<meta name="color-scheme" content="light dark">\n<title>{escape(title)}</title>\n'
         f"<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
-        + "\n".join(parts)
+        + "\n".join([header, *(_section(name, body) for name, body in sections)])
         + "\n</main>\n</body>\n</html>\n"
     )
 
@@ -185,7 +198,7 @@ def _clients(record: RoundRecord) -> str:
     caption = f"{plural(len(ordered), 'client')}, the conspicuous first"
     if len(ordered) > CLIENTS:
         caption += f"; {CLIENTS} shown"
-    return _table(
+    return table(
         caption, _CLIENT_COLUMNS, (_cells(client) for client in ordered[:CLIENTS]), text=(0, 1, 4, 8)
     )
 
@@ -205,10 +218,10 @@ def _cells(client: ClientRecord) -> tuple[str, ...]:
     )
 
 
-def _table(
+def table(
     caption: str, columns: Sequence[str], rows: Iterable[Sequence[str]], text: Collection[int] = ()
 ) -> str:
-    """A table; the columns numbered in `text` hold words, the others numbers."""
+    """A table as HTML; the columns numbered in `text` hold words, the others numbers."""
 
     def row(cells: Sequence[str], tag: str) -> str:
         return "".join(

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -26,17 +27,21 @@ from haina.simulation.attack import Attack
 from haina.simulation.faults import Devices, Dropout, Stragglers
 from haina.simulation.turn import Turn
 from haina.strategy.partial import Partial
-from haina.strategy.parts import Needs
+from haina.strategy.parts import Cover, Needs, Seen
 from haina.strategy.record import RoundRecord
 from haina.strategy.round import Round
+from haina.strategy.select import Poisson
 from haina.strategy.strategy import Strategy, StrategyState
-from haina.update import Failure, Result, Update
+from haina.update import Failure, Pool, Result, Update
+
+if TYPE_CHECKING:
+    from haina.simulation.veil import Veil
 
 #: Purposes of random streams: a draw more in one place changes nothing elsewhere.
 _SELECTION, _ATTACKERS, _ATTACK = 201, 202, 203
 
-#: What a round hears: one client's result, or the sums of several that were added up where they were trained.
-Heard = Result | Partial
+#: What a round hears: one client's result, the sums of several that were added up where they were trained, or a sum of which no more was seen.
+Heard = Result | Partial | Pool
 
 #: Has everybody trained who answers in a turn: `Simulation.train`, or workers that share the turn out.
 Crew = Callable[[Turn], Iterator[Heard]]
@@ -83,6 +88,7 @@ class Simulation:
         stragglers: who stops early.
         devices: how fast clients are; simulated, so that a rule that looks at seconds is reproduced by the seed.
         evaluate_every: evaluate on the test rows every so many rounds (and after the last).
+        veil: what becomes of updates before they leave their clients (`[privacy]`), or None.
     """
 
     strategy: Strategy
@@ -97,11 +103,15 @@ class Simulation:
     stragglers: Stragglers = field(default_factory=Stragglers)
     devices: Devices = field(default_factory=Devices)
     evaluate_every: int = 1
+    veil: Veil | None = None
 
     def start(self) -> Run:
         """The run before its first round."""
         model = self.learner.initial(self.seed)
-        return Run(model, sha256(self.learner.to_bytes(model)), self.strategy.init(model))
+        state = (
+            self.strategy.init(model) if self.veil is None else self.strategy.init(model, self.veil.secret)
+        )
+        return Run(model, sha256(self.learner.to_bytes(model)), state)
 
     def advance(self, run: Run, crew: Crew | None = None) -> tuple[Run, RoundRecord]:
         """One round.
@@ -117,6 +127,8 @@ class Simulation:
         heard = self._remembering(turn, (crew or self.train)(turn), memories)
         if self.attacked(turn.number):
             heard = iter(self._corrupted(heard, turn.number))
+        if self.veil is not None and self.strategy.seen is not Seen.UPDATE:
+            heard = self.veil.pooled(turn, heard, self.strategy.trust)
         reports: Mapping[str, Report] = {}
         if self.strategy.needs is Needs.COUNTS:
             reports = self._announced(turn)
@@ -142,7 +154,11 @@ class Simulation:
             metrics=metrics,
             timing=clock.laps,
         )
-        return Run(closed.model, identity, closed.state, memories, closed.finished), record
+        finished = closed.finished
+        if self.veil is not None:
+            record, spent = self.veil.told(record, closed.state.members, len(self.data))
+            finished = finished or spent
+        return Run(closed.model, identity, closed.state, memories, finished), record
 
     def turn(self, run: Run) -> Turn:
         """The next round before anybody trains: who is invited, who answers, how long each trains."""
@@ -167,6 +183,8 @@ class Simulation:
         for epochs in sorted({int(turn.epochs[i]) for i in positions}, reverse=True):
             group = [i for i in positions if turn.epochs[i] == epochs]
             trained = map(self._timed, self.learner.train(self._work(turn, group, epochs)))
+            if self.veil is not None and self.strategy.seen is Seen.UPDATE:
+                trained = map(partial(self.veil.sent, turn), trained)
             if len(group) == len(positions):
                 yield from trained
                 return
@@ -208,10 +226,17 @@ class Simulation:
         )
 
     def _invite(self, run: Run, number: int) -> list[str]:
-        if self.cohort is None or self.cohort >= len(self.data):
-            return [self.data.name(i) for i in range(len(self.data))]
+        members = run.state.members
+        spent = (
+            frozenset[str]()
+            if self.veil is None
+            else self.veil.barred(members, number, self.strategy.spacing)
+        )
+        poisson = isinstance(self.strategy.select, Poisson)
+        if not poisson and (self.cohort is None or self.cohort >= len(self.data) - len(spent)):
+            return [name for name in map(self.data.name, range(len(self.data))) if name not in spent]
         rng = np.random.default_rng([self.seed, number, _SELECTION])
-        return self.strategy.select.choose(self.data, self.cohort, run.state.members, rng)
+        return self.strategy.select.choose(self.data, self.cohort or 1, members, rng, exclude=spent)
 
     def _open(self, turn: Turn, reports: Mapping[str, Report]) -> Round:
         return self.strategy.open(
@@ -221,6 +246,9 @@ class Simulation:
             dimension=self.learner.update_size,
             registered=len(self.data),
             judge=self._judge(turn),
+            release=None
+            if self.veil is None or self.strategy.cover is not Cover.SERVER
+            else self.veil.release(turn, float(self.cohort or len(self.data))),
         )
 
     def _remembering(self, turn: Turn, heard: Iterator[Heard], memories: dict[str, Array]) -> Iterator[Heard]:
@@ -303,6 +331,8 @@ def _hear(open_round: Round, heard: Iterable[Heard]) -> None:
             open_round.add(one)
         elif isinstance(one, Failure):
             open_round.fail(one)
+        elif isinstance(one, Pool):
+            open_round.add_pool(one)
         else:
             open_round.merge(one)
 

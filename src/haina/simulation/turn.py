@@ -22,7 +22,7 @@ from haina.strategy.members import Members
 from haina.strategy.strategy import Instructions, Strategy, StrategyState
 
 #: Parts of the state that a worker needs: the sums are scaled by them. The server's own memory, as long as the model or longer, is not.
-_PARTS = ("rate", "clip")
+_PARTS = ("rate", "clip", "release")
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,7 @@ class Turn:
             "round": instructions.round,
             "learning_rate": instructions.learning_rate,
             "proximal": instructions.proximal,
+            "limit": instructions.limit,
             "clients": self.clients,
             "remembering": remembering,
         }
@@ -102,7 +103,11 @@ class Turn:
             model=arrays["model"],
             state=StrategyState(told["round"] - 1, members, {**parts, "server": {}}),
             instructions=Instructions(
-                told["round"], told["learning_rate"], told["proximal"], arrays.get("control")
+                told["round"],
+                told["learning_rate"],
+                told["proximal"],
+                arrays.get("control"),
+                told["limit"],
             ),
             clients=clients,
             epochs=arrays["epochs"],

@@ -27,9 +27,9 @@ def check(strategy: Strategy) -> None:
     Raises:
         StrategyError: the first contradiction found.
     """
-    for what, remedy in _contradictions(strategy):
-        raise StrategyError(what, remedy=remedy)
     for what, remedy in _indiscretions(strategy) if strategy.private else ():
+        raise StrategyError(what, remedy=remedy)
+    for what, remedy in _contradictions(strategy):
         raise StrategyError(what, remedy=remedy)
 
 
@@ -131,6 +131,13 @@ def _indiscretions(strategy: Strategy) -> Iterator[tuple[str, str]]:
         yield (
             f"weights by {_factors(strategy)} divide by what those who came weigh, and Poisson sampling hides who came",
             'Write weigh = ["uniform"], or select = "uniform"',
+        )
+    if strategy.spacing is not None and (
+        strategy.cover is not Cover.SERVER or hidden or strategy.weigh.factors != (Uniform(),)
+    ):
+        yield (
+            "correlated noise is the server's, on sums of updates that it sees and that all weigh alike",
+            'Use noise = "central", weigh = ["uniform"] and no secure aggregation; or leave correlated out',
         )
     if noisy and strategy.clip is None:
         yield ("noise covers an update up to a limit, and there is none", "Give [privacy] clip = 1.0")

@@ -68,6 +68,10 @@ class Cover(StrEnum):
 class Release(Protocol):
     """Noise for what a round releases; drawn by the caller, for a strategy draws no random numbers."""
 
+    @property
+    def expected(self) -> float | None:
+        """Clients that a sum is divided by, however many came; None: those who came."""
+
     def cover(self, vector: Array, influence: float) -> Array:
         """`[d]` aggregate with noise, float64.
 

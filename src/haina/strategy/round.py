@@ -259,6 +259,8 @@ class Round:
     def _expected(self, count: int) -> float:
         """Clients that came by those that were to be expected, where noise covers who came: what is divided by must not depend on it."""
         select = self._strategy.select
+        if self._release is not None and self._release.expected is not None:
+            return count / self._release.expected
         if self._strategy.cover is Cover.NONE or not isinstance(select, Poisson):
             return 1.0
         return count / (select.rate * self._registered)

@@ -28,6 +28,7 @@ from haina.strategy.parts import Combiner, Cover, Judge, Needs, Release, Seen, S
 from haina.strategy.schedule import Constant, Schedule
 from haina.strategy.select import Selector, Uniform
 from haina.strategy.server import SGD
+from haina.strategy.spacing import Spacing
 from haina.strategy.validate import Bound, Clip
 from haina.strategy.weigh import Weigh
 
@@ -96,6 +97,7 @@ class Strategy:
         select: who is invited.
         seen: what of an update the server sees.
         cover: where noise is added.
+        spacing: how often clients may take part, where noise is correlated over rounds; else None. The noise's secret is then part of the state.
         name: what the composition is called, for people.
 
     Raises:
@@ -112,6 +114,7 @@ class Strategy:
     select: Selector = field(default_factory=Uniform)
     seen: Seen = Seen.UPDATE
     cover: Cover = Cover.NONE
+    spacing: Spacing | None = None
     name: str = "custom"
 
     def __post_init__(self) -> None:
@@ -156,13 +159,15 @@ class Strategy:
         parts = (*self.weigh.factors, self.combine, self.select, self.rate)
         return MEASURED & {name for part in parts for name in getattr(part, "reads", ())}
 
-    def init(self, model: Array) -> StrategyState:
-        """The state before the first round, for a model `[d]`."""
+    def init(self, model: Array, secret: bytes = bytes(32)) -> StrategyState:
+        """The state before the first round, for a model `[d]`; `secret` is what correlated noise is drawn from, looked at with `spacing` only."""
         parts: dict[str, State] = {"server": self.server.init(model), "rate": self.rate.init()}
         if self.clip is not None:
             parts["clip"] = self.clip.init()
         if self.trust is not None:
             parts["trust"] = self.trust.init()
+        if self.spacing is not None:
+            parts["release"] = {"secret": np.frombuffer(secret, np.uint8)}
         return StrategyState(0, Members.empty(self.columns), parts)
 
     def restore(self, arrays: Mapping[str, Array]) -> StrategyState:

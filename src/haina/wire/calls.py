@@ -15,6 +15,8 @@ from haina.wire.messages import (
     Ack,
     Ask,
     AuditEntry,
+    BudgetInfo,
+    ChargeInfo,
     Enrol,
     Enrolled,
     Event,
@@ -29,11 +31,13 @@ from haina.wire.messages import (
     Received,
     Renew,
     RoundInfo,
+    Sealed,
     SettingsChange,
     SettingsEntry,
     Welcome,
 )
 from haina.wire.requests import (
+    Charges,
     Command,
     Follow,
     InScope,
@@ -154,6 +158,15 @@ FAIL = Call(
     _NODE,
     "The caller could not train",
 )
+SEAL = Call(
+    "seal",
+    "POST",
+    _F + "/rounds/{round}/sealed",
+    Sealed,
+    TypeAdapter(Ack),
+    _NODE,
+    "The caller's message in one stage of a secure sum",
+)
 
 NODES = Call(
     "nodes", "GET", "/v1/nodes", Nothing, TypeAdapter(list[NodeInfo], config=_LATER), _VIEWER, "All nodes"
@@ -243,6 +256,24 @@ SETTINGS_ROLLBACK = Call(
 AUDIT = Call(
     "audit", "GET", "/v1/audit", Latest, TypeAdapter(list[AuditEntry], config=_LATER), _VIEWER, "Who did what"
 )
+BUDGETS = Call(
+    "budgets",
+    "GET",
+    "/v1/budgets",
+    Nothing,
+    TypeAdapter(list[BudgetInfo], config=_LATER),
+    _VIEWER,
+    "Privacy budgets, and what is spent of them",
+)
+CHARGES = Call(
+    "charges",
+    "GET",
+    "/v1/charges",
+    Charges,
+    TypeAdapter(list[ChargeInfo], config=_LATER),
+    _VIEWER,
+    "What was charged to privacy budgets",
+)
 FOLLOW = Call(
     "follow",
     "GET",
@@ -255,7 +286,22 @@ FOLLOW = Call(
 )
 
 CALLS: tuple[Call[Any, Any], ...] = (
-    *(INDEX, OPENAPI, HEALTH, LIVEZ, READYZ, ENROL, RENEW, HELLO, ASK, DOWNLOAD, UPLOAD, RECEIVED, FAIL),
+    *(
+        INDEX,
+        OPENAPI,
+        HEALTH,
+        LIVEZ,
+        READYZ,
+        ENROL,
+        RENEW,
+        HELLO,
+        ASK,
+        DOWNLOAD,
+        UPLOAD,
+        RECEIVED,
+        FAIL,
+        SEAL,
+    ),
     *(NODES, INVITE, REVOKE, FEDERATIONS, COMMAND, ROUNDS, ROUND, MODELS, ROLLBACK),
-    *(SETTINGS, CONFIGURE, SETTINGS_LOG, SETTINGS_ROLLBACK, AUDIT, FOLLOW),
+    *(SETTINGS, CONFIGURE, SETTINGS_LOG, SETTINGS_ROLLBACK, AUDIT, BUDGETS, CHARGES, FOLLOW),
 )

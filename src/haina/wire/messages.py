@@ -29,6 +29,12 @@ Text = Annotated[str, Field(max_length=20_000)]
 #: A federation's number of a round, or a model's version; fits 63 bits.
 Count = Annotated[int, Field(ge=0, lt=1 << 63)]
 Codec = Literal["float32", "bf16", "int8", "topk", "raw"]
+#: What the body of an upload may be written in: a codec that a federation file can name, or the words of a secure sum (32 or 64 bits each).
+Sent = Literal[Codec, "masked", "masked64"]
+#: Bytes in a message, as text that every language reads.
+BASE64 = r"^[A-Za-z0-9+/]*={0,2}$"
+#: A public key: 32 bytes, in hexadecimal.
+Key = Sha256
 
 
 class Message(BaseModel):
@@ -78,7 +84,8 @@ class Hello(Message):
     """A node says what it is. Sent at start, and again when any of it changes.
 
     `examples` are the rows it trains on; shares are made from them before training where the strategy streams. `mode` "away" is a goodbye: the node
-    is not invited until it says hello again.
+    is not invited until it says hello again. `identity` is the public key (Ed25519) that signs its part in secure sums, the same for ever, and
+    `dataset` what its owner calls the rows, for the ledger of privacy.
     """
 
     software: Short = ""
@@ -88,6 +95,8 @@ class Hello(Message):
     federation: Name | None = None
     examples: Annotated[int, Field(ge=0, le=10**12)] = 0
     mode: Literal["rounds", "periodic", "away"] = "rounds"
+    identity: Key | None = None
+    dataset: Short = ""
 
 
 class Welcome(Message):
@@ -141,6 +150,7 @@ class Task(Message):
         seed: the federation's seed.
         codec: how to write the vector of the update.
         seconds: how long the coordinator waits from now.
+        limit: the longest update that counts in full this round, where clients bound or hide what they send; else None.
     """
 
     federation: Name
@@ -159,16 +169,57 @@ class Task(Message):
     measure: tuple[str, ...] = ()
     control: Sha256 | None = None
     seed: Count = 0
-    codec: Codec = "float32"
+    codec: Sent = "float32"
     seconds: float = 0.0
     clip_update: float | None = None
     noise: float = 0.0
+    limit: Annotated[float, Field(gt=0)] | None = None
+
+
+class SealedTask(Message):
+    """What a member of a secure sum needs for its next step, once it has trained and advertised.
+
+    The member believes none of it: adverts are signed, shares are sealed, and the sets of names are those that all members sign.
+
+    Args:
+        federation: its name.
+        round: of the task that the member has trained.
+        stage: "share" (answered by sealed shares), "upload" (by the masked words, as an upload), "consent" (by a signature over the uploaders) or
+            "unmask" (by what takes the masks off).
+        group: number of the member's group.
+        seconds: how long the coordinator waits from now.
+        data: bytes (`haina.privacy.secagg.messages`). "share": a table of the adverts of the whole group; "upload": an `Inbox`; "unmask": a table of
+            the others' consents.
+        uploaders: whose words of the group arrived; for "consent" and "unmask".
+    """
+
+    federation: Name
+    round: Count
+    stage: Literal["share", "upload", "consent", "unmask"]
+    group: Count = 0
+    seconds: float = 0.0
+    data: Annotated[str, Field(max_length=8_000_000, pattern=BASE64)] = ""
+    uploaders: tuple[Name, ...] = ()
+
+
+class Sealed(Message):
+    """A member's message in one stage of a secure sum, once a stage: bytes, or the `reason` why it takes no further part.
+
+    `data` by stage (`haina.privacy.secagg.messages`): an `Advert`, which says that the member has trained; a table of sealed shares; a `Consent`; an
+    `Answer`.
+    """
+
+    federation: Name
+    round: Count
+    stage: Literal["advertise", "share", "consent", "unmask"]
+    data: Annotated[str, Field(max_length=200_000, pattern=BASE64)] = ""
+    reason: Annotated[str, Field(max_length=1000)] = ""
 
 
 class Event(Message):
     """The answer to `Ask`: new settings, a task, or nothing yet; `finished` when the federation has ended and `paused` while it is held.
 
-    `retry` is how long to wait before asking again, in seconds.
+    `retry` is how long to wait before asking again, in seconds. `sealed` is the next step of a secure sum.
     """
 
     settings: Settings | None = None
@@ -177,6 +228,7 @@ class Event(Message):
     paused: bool = False
     reason: Short = ""
     retry: float = 0.0
+    sealed: SealedTask | None = None
 
 
 class Manifest(Message):
@@ -190,7 +242,7 @@ class Manifest(Message):
         sha256: of the body as sent.
         bytes: length of the body.
         codec: how the vector is written.
-        length: d, the length of the vector; 0 for collected payloads.
+        length: d, the length of the vector; the number of words of a secure sum; 0 for collected payloads.
         report: `haina.report.Report.to_json`.
         signature: base64 of the ECDSA signature (P-256, SHA-256) over `signed_bytes` (`haina.wire.identity`).
     """
@@ -201,7 +253,7 @@ class Manifest(Message):
     version: Count
     sha256: Sha256
     bytes: Count
-    codec: Codec = "float32"
+    codec: Sent = "float32"
     length: Count = 0
     report: dict[str, Any]
     signature: Annotated[str, Field(max_length=200)] = ""
@@ -283,7 +335,10 @@ class Invitation(Message):
 
 
 class NodeInfo(Message):
-    """One node as an operator sees it. Times are seconds since 1970 (UTC)."""
+    """One node as an operator sees it. Times are seconds since 1970 (UTC).
+
+    `identity` is the fingerprint of the key that signs its part in secure sums, to be compared with what the site sees.
+    """
 
     name: Name
     role: Role
@@ -298,12 +353,15 @@ class NodeInfo(Message):
     settings_version: int = 0
     software: str = ""
     codec: str = ""
+    identity: str | None = None
+    dataset: str = ""
 
 
 class RoundInfo(Message):
     """One round as an operator sees it; `record` is the `RoundRecord` of a closed one.
 
-    `failures` says of each node that could not train where in the code that was; for one round only, not in lists.
+    `failures` says of each node that could not train where in the code that was; for one round only, not in lists. `stage` is where a secure sum
+    stands.
     """
 
     federation: Name
@@ -320,10 +378,11 @@ class RoundInfo(Message):
     reason: str = ""
     record: dict[str, Any] | None = None
     failures: dict[str, str] = Field(default_factory=dict)
+    stage: str = ""
 
 
 class FederationInfo(Message):
-    """One federation as an operator sees it."""
+    """One federation as an operator sees it. `promises` says in sentences what of updates is hidden, and from whom."""
 
     name: Name
     state: Literal["running", "paused", "stopped", "finished"]
@@ -336,6 +395,7 @@ class FederationInfo(Message):
     round: RoundInfo | None = None
     nodes: int = 0
     result: str = ""
+    promises: tuple[str, ...] = ()
 
 
 class ModelInfo(Message):
@@ -389,3 +449,40 @@ class AuditEntry(Message):
     action: str
     subject: str = ""
     detail: dict[str, Any] = Field(default_factory=dict)
+
+
+class BudgetInfo(Message):
+    """One privacy budget: what its owner allows for a data set, and what is spent of it (`haina.privacy.ledger`).
+
+    `spent_epsilon` holds with `spent_delta`; `fraction` is the part of the budget that is spent.
+    """
+
+    owner: Name
+    dataset: str = ""
+    epsilon: float
+    delta: float = 0.0
+    composition: Literal["pure", "zcdp"]
+    opened: float = 0.0
+    parts: tuple[str, ...] = ()
+    spent_epsilon: float = 0.0
+    spent_delta: float = 0.0
+    spent_rho: float = 0.0
+    fraction: float = 0.0
+
+
+class ChargeInfo(Message):
+    """One release of one owner's data, as it is charged to a budget (`haina.privacy.budget.Charge`)."""
+
+    id: str
+    owner: Name
+    dataset: str = ""
+    part: str = "*"
+    federation: Name
+    round: int
+    mechanism: str
+    epsilon: float | None = None
+    delta: float = 0.0
+    rho: float = 0.0
+    state: Literal["reserved", "released", "void"]
+    at: float = 0.0
+    why: str = ""

@@ -88,3 +88,9 @@ class Follow(Message):
     """What happens from now on, in one federation or in all."""
 
     federation: Name | None = None
+
+
+class Charges(Latest):
+    """The newest charges to privacy budgets, of one owner or of all."""
+
+    owner: Name | None = None

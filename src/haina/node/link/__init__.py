@@ -13,7 +13,19 @@ from typing import BinaryIO, Protocol
 
 from haina.errors import HainaError
 from haina.wire.calls import CHUNK
-from haina.wire.messages import Ack, Ask, Enrolled, Event, Failed, Hello, Manifest, Received, Renew, Welcome
+from haina.wire.messages import (
+    Ack,
+    Ask,
+    Enrolled,
+    Event,
+    Failed,
+    Hello,
+    Manifest,
+    Received,
+    Renew,
+    Sealed,
+    Welcome,
+)
 
 #: Told how many bytes of the whole are there, after each piece.
 Progress = Callable[[int], None]
@@ -50,6 +62,9 @@ class Link(Protocol):
 
     def fail(self, failed: Failed) -> Ack:
         """Say that a round cannot be trained."""
+
+    def seal(self, sealed: Sealed) -> Ack:
+        """Send a message of a secure sum; sent again, it is a duplicate."""
 
     def renew(self, request: Renew) -> Enrolled:
         """The next certificate."""

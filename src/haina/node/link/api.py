@@ -9,6 +9,8 @@ from haina.node.link.http import Http
 from haina.wire import calls
 from haina.wire.messages import (
     AuditEntry,
+    BudgetInfo,
+    ChargeInfo,
     FederationInfo,
     Invitation,
     Invite,
@@ -19,6 +21,7 @@ from haina.wire.messages import (
     SettingsEntry,
 )
 from haina.wire.requests import (
+    Charges,
     Command,
     Follow,
     InScope,
@@ -97,6 +100,14 @@ class Api(Http):
     def audit(self, last: int = 100) -> list[AuditEntry]:
         """Who did what."""
         return self.call(calls.AUDIT, Latest(last=last))
+
+    def budgets(self) -> list[BudgetInfo]:
+        """Privacy budgets, and what is spent of them."""
+        return self.call(calls.BUDGETS, Nothing())
+
+    def charges(self, owner: str | None = None, last: int = 100) -> list[ChargeInfo]:
+        """The newest charges to privacy budgets."""
+        return self.call(calls.CHARGES, Charges(owner=owner, last=last))
 
     def follow(self, federation: str | None = None) -> Iterator[AuditEntry]:
         """What happens from now on; ends with `Unreachable` when the connection does."""

@@ -27,6 +27,7 @@ from haina.wire.messages import (
     Problem,
     Received,
     Renew,
+    Sealed,
     Welcome,
 )
 from haina.wire.refusal import from_problem
@@ -131,6 +132,10 @@ class GrpcLink:
     def fail(self, failed: Failed) -> Ack:
         """See `Link`."""
         return self._call("Fail", failed, Ack)
+
+    def seal(self, sealed: Sealed) -> Ack:
+        """See `Link`."""
+        return self._call("Seal", sealed, Ack)
 
     def renew(self, request: Renew) -> Enrolled:
         """See `Link`."""

@@ -28,6 +28,7 @@ from haina.wire.calls import (
     OFFSET,
     RECEIVED,
     RENEW,
+    SEAL,
     UPLOAD,
     Call,
 )
@@ -45,6 +46,7 @@ from haina.wire.messages import (
     Problem,
     Received,
     Renew,
+    Sealed,
     Welcome,
 )
 from haina.wire.refusal import from_problem
@@ -237,6 +239,10 @@ class HttpLink(Http):
     def fail(self, failed: Failed) -> Ack:
         """See `Link`."""
         return self.call(FAIL, failed)
+
+    def seal(self, sealed: Sealed) -> Ack:
+        """See `Link`."""
+        return self.call(SEAL, sealed)
 
     def renew(self, request: Renew) -> Enrolled:
         """See `Link`."""

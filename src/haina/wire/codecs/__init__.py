@@ -5,6 +5,7 @@
     int8      one scale for every 4096 numbers (float32), then multiples of it            d + d / 1024 bytes, with error feedback
     topk      the 1 % of largest magnitude: places (uint32, ascending), then float32      0.08 d bytes, with error feedback
     raw       float64 statistics (length d), or a document's bytes as they are (length 0)
+    masked    words of a secure sum, 32 bits each; masked64: 64 bits                      4 or 8 bytes a word, which say nothing by themselves
 
 The length of a body follows from codec and d alone, so a coordinator knows it before the first byte. A body is read by parts: nobody needs the
 whole float32 vector of a compressed update in memory.
@@ -32,9 +33,10 @@ from haina.wire.codecs.bf16 import BFloat16
 from haina.wire.codecs.coder import GROUP, CodecError, Coder
 from haina.wire.codecs.exact import Float32, Raw
 from haina.wire.codecs.int8 import Int8
+from haina.wire.codecs.masked import WORDS, Masked
 from haina.wire.codecs.topk import TopK
 
-__all__ = ["CODECS", "CodecError", "Stored", "blocks", "decode", "encode", "size"]
+__all__ = ["CODECS", "WORDS", "CodecError", "Stored", "blocks", "decode", "encode", "size"]
 
 #: Numbers of a file that are kept in memory while it is read by blocks.
 _RESIDENT = 1 << 22
@@ -45,6 +47,7 @@ CODECS: dict[str, Coder] = {
     "int8": Int8(),
     "topk": TopK(),
     "raw": Raw(),
+    **{name: Masked(dtype) for name, dtype in WORDS.items()},
 }
 
 
@@ -128,7 +131,7 @@ class Stored:
 
     def __init__(self, codec: str, path: Path, length: int) -> None:
         self._codec, self._path, self.shape = codec, path, (length,)
-        self.dtype: np.dtype[Any] = np.dtype("<f8" if codec == "raw" else "<f4")
+        self.dtype: np.dtype[Any] = WORDS.get(codec, np.dtype("<f8" if codec == "raw" else "<f4"))
         self._last = slice(0, 0)
 
     def __getitem__(self, columns: slice) -> Array:

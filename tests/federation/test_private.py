@@ -1,0 +1,342 @@
+"""`[privacy]` in a federation file: what it becomes, what it does in a simulation, and what cannot be had."""
+
+import hashlib
+
+import numpy as np
+import pytest
+
+from haina.artifact import sha256
+from haina.errors import ConfigError, HainaError
+from haina.federation import Federation
+from haina.federation.runner import play
+from haina.federation.workers import Workers
+from haina.privacy.mechanisms import Gaussian, Laplace
+from haina.privacy.secagg.rehearsal import secure_sum
+from haina.privacy.secagg.setting import Terms
+from haina.simulation.rundir import RunDir
+from haina.strategy.parts import Cover, Seen
+from haina.strategy.record import Outcome, Verdict
+from haina.strategy.strategy import SPENT
+
+BASE = """
+name = "private"
+
+[model]
+learner = "jax"
+kind = "logistic"
+
+[data]
+source = "sklearn:iris"
+partition = {{iid = {{clients = {clients}}}}}
+held = {held}
+
+[train]
+rounds = {rounds}
+epochs = 2
+batch_size = 8
+learning_rate = 0.1
+{train}
+
+[strategy]
+weigh = ["uniform"]
+{strategy}
+
+[privacy]
+{privacy}
+"""
+
+
+def federation(privacy, *, clients=12, rounds=3, held=0, train="", strategy="", more=""):
+    text = BASE.format(
+        privacy=privacy, clients=clients, rounds=rounds, held=held, train=train, strategy=strategy
+    )
+    return Federation.of(text + more)
+
+
+def simulated(one, rounds=None):
+    simulation = one.simulation()
+    run, records = simulation.start(), []
+    while run.round < (rounds or simulation.rounds) and not run.finished:
+        run, record = simulation.advance(run)
+        records.append(record)
+    return run, records
+
+
+DISTRIBUTED = (
+    'noise = "distributed"\nclip = 0.5\nsecure_aggregation = true\nbudget = {epsilon = 8.0, delta = 1e-3}'
+)
+
+
+def test_the_file_becomes_a_policy_and_a_strategy():
+    one = federation(DISTRIBUTED)
+    assert one.strategy.seen is Seen.SUM
+    assert one.strategy.cover is Cover.CLIENT
+    assert one.strategy.clip.max_norm == 0.5
+    assert isinstance(one.privacy.mechanism, Gaussian)
+    assert one.privacy.affordable == 3
+    grouped = federation("secure_aggregation = {group = 4}")
+    assert grouped.strategy.seen is Seen.GROUPS
+    assert grouped.privacy.hidden.group == 4
+    assert federation("secure_aggregation = true", strategy="").privacy.most is None
+    weighted = Federation.of(federation("secure_aggregation = true").text.replace('"uniform"', '"samples"'))
+    assert weighted.privacy.most == 1000.0
+
+
+@pytest.mark.parametrize(
+    ("said", "kind", "strength"),
+    [
+        ("mechanism = {gaussian = 1.5}\nbudget = {epsilon = 8.0, delta = 1e-3}", Gaussian, 1.5),
+        ("mechanism = {laplace = {epsilon = 0.5}}\nbudget = {epsilon = 8.0}", Laplace, 0.5),
+        ('mechanism = "laplace"\nbudget = {epsilon = 6.0}', Laplace, 2.0),
+        (
+            'mechanism = "gaussian"\nbudget = {epsilon = 8.0, delta = 1e-3, composition = "pld"}',
+            Gaussian,
+            None,
+        ),
+    ],
+)
+def test_noise_is_given_or_made_from_the_budget(said, kind, strength):
+    policy = federation(f'noise = "central"\nclip = 1.0\n{said}').privacy
+    assert isinstance(policy.mechanism, kind)
+    if strength is not None:
+        assert next(iter(vars(policy.mechanism).values())) == pytest.approx(strength)
+    if strength != 1.5 and strength != 0.5:
+        assert policy.affordable == 3
+        assert policy.spent(3) == pytest.approx(policy.allowance.epsilon, rel=2e-2)
+
+
+def test_a_hidden_sum_without_noise_gives_the_model_of_the_plain_mean():
+    hidden, _ = simulated(federation("secure_aggregation = true"))
+    text = federation("secure_aggregation = true").text
+    plain, _ = simulated(Federation.of(text[: text.index("[privacy]")]))
+    np.testing.assert_allclose(hidden.model, plain.model, atol=2e-6)
+
+
+def test_real_masks_give_the_same_sum_to_the_last_bit():
+    one = federation(DISTRIBUTED)
+    policy, simulation = one.privacy, one.simulation()
+    turn = simulation.turn(simulation.start())
+    results = list(simulation.train(turn))
+    words = {
+        result.client: policy.seal(
+            result.vector, 1.0, 0.5, len(results), simulation.veil._stream(turn, result.client)
+        )
+        for result in results
+    }
+    plain = sum(words.values(), start=np.zeros_like(next(iter(words.values()))))
+    counter = iter(range(10**9))
+
+    def entropy(size):
+        return b"".join(
+            hashlib.sha256(next(counter).to_bytes(8, "big")).digest() for _ in range(-(-size // 32))
+        )[:size]
+
+    terms = Terms(federation="private", round=1, model="0" * 64, length=len(plain))
+    masked = secure_sum(words, terms, entropy)
+    assert set(masked.uploaders) == set(words)
+    np.testing.assert_array_equal(masked.words, plain)
+
+
+def test_training_stops_when_the_budget_is_spent(tmp_path):
+    one = federation(
+        'noise = "central"\nclip = 0.5\nmechanism = {laplace = {epsilon = 1.0}}\nbudget = {epsilon = 2.0}',
+        rounds=9,
+    )
+    records = list(play(one, RunDir(tmp_path)))
+    assert len(records) == 2
+    assert [record.notes["epsilon"] for record in records] == [1.0, 2.0]
+    assert records[-1].decisions["budget"].startswith("spent")
+    assert "Laplace noise (epsilon 1)" in records[-1].decisions["privacy"]
+    # Going on with it spends nothing more.
+    assert list(play(one, RunDir(tmp_path), resume=True)) == []
+
+
+def test_a_client_that_has_spent_its_budget_is_not_invited_again():
+    one = federation(
+        'noise = "central"\nclip = 0.5\nmechanism = {laplace = {epsilon = 1.0}}\nbudget = {epsilon = 2.0}',
+        rounds=30,
+        train="clients_per_round = 5",
+    )
+    run, records = simulated(one)
+    assert run.finished
+    spent = run.state.members.get(SPENT, [f"client-{k:03}" for k in range(12)])
+    assert spent.max() == 2.0
+    assert sum(spent) == sum(
+        client.verdict is not Verdict.ABSENT for record in records for client in record.clients
+    )
+
+
+@pytest.mark.parametrize(
+    "privacy",
+    [
+        DISTRIBUTED,
+        'noise = "central"\nclip = {adaptive = {start = 0.5}}\nbudget = {epsilon = 8.0, delta = 1e-3}',
+        'noise = "local"\nclip = 0.5\nbudget = {epsilon = 50.0, delta = 1e-3}',
+        "secure_aggregation = {group = 4}",
+        'noise = "central"\nclip = 0.5\nsecure_aggregation = true\nmechanism = {laplace = {epsilon = 1.0}}',
+    ],
+)
+def test_the_same_seed_gives_the_same_bytes_on_any_number_of_workers(privacy):
+    one = federation(privacy, rounds=2)
+    alone, records = simulated(one)
+    assert all(record.outcome is Outcome.STEPPED for record in records)
+    simulation = one.simulation()
+    run = simulation.start()
+    with Workers(one, 2) as workers:
+        while run.round < 2:
+            run, _ = simulation.advance(run, workers.train)
+    assert sha256(run.model.tobytes()) == sha256(alone.model.tobytes())
+
+
+def test_noise_is_not_used_twice():
+    one = federation('noise = "central"\nclip = 0.5\nmechanism = {gaussian = 50.0}', rounds=4)
+    run = one.simulation().start()
+    increments = []
+    for _ in range(4):
+        before = run.model
+        run, _ = one.simulation().advance(run)
+        increments.append(run.model - before)
+    cosines = np.corrcoef(increments)
+    assert np.abs(cosines[np.triu_indices(4, 1)]).max() < 0.9
+
+
+def test_groups_with_a_robust_rule_stand_a_liar():
+    attack = "\n[simulation]\nattack = {sign_flip = {fraction = 0.08}}\n"
+    plain = federation("secure_aggregation = true", clients=24, rounds=8, more=attack)
+    groups = federation(
+        "secure_aggregation = {group = 3}",
+        clients=24,
+        rounds=8,
+        strategy='combine = "geometric_median"',
+        more=attack,
+    )
+    accuracy = [simulated(one)[1][-1].metrics["loss"] for one in (plain, groups)]
+    assert accuracy[1] < accuracy[0]
+    record = simulated(groups)[1][-1]
+    assert {client.evidence["group"] for client in record.clients} == set(map(float, range(1, 9)))
+
+
+def test_too_few_for_a_sum_are_told_so():
+    _, records = simulated(federation("secure_aggregation = true", clients=2), rounds=1)
+    assert records[0].outcome is Outcome.KEPT
+    assert "too few clients" in records[0].clients[0].reason
+
+
+@pytest.mark.parametrize(
+    ("privacy", "more", "key", "way"),
+    [
+        ("", {}, "privacy.noise", "secure_aggregation = true"),
+        ('noise = "central"', {}, "privacy.clip", "clip = 1.0"),
+        ('noise = "distributed"\nclip = 1.0', {}, "privacy.noise", "local"),
+        ('noise = "local"\nclip = 1.0\nsecure_aggregation = true', {}, "privacy.noise", "distributed"),
+        ("clip = 1.0\nbudget = {epsilon = 1.0}", {}, "privacy.budget", "central"),
+        ('noise = "central"\nclip = 1.0', {}, "privacy.mechanism", "budget"),
+        ('noise = "central"\nclip = 1.0\nbudget = {epsilon = 1.0}', {}, "privacy.mechanism", "laplace"),
+        ('noise = "central"\nclip = 1.0\nmechanism = {laplac = 1.0}', {}, "privacy.mechanism", "laplace"),
+        (
+            'noise = "local"\nclip = {adaptive = {start = 1.0}}\nbudget = {epsilon = 1.0, delta = 1e-3}',
+            {},
+            "privacy.clip",
+            "central",
+        ),
+        ("secure_aggregation = {group = 2}", {}, "privacy.secure_aggregation.group", ""),
+        (
+            "secure_aggregation = true",
+            {"more": "\n[serve]\nmax_staleness = 3\n"},
+            "privacy.secure_aggregation",
+            "max_staleness",
+        ),
+        ("secure_aggregation = true", {"strategy": "trust = {}"}, "privacy", "group = 10"),
+        ("secure_aggregation = true", {"strategy": 'combine = "krum"'}, "privacy", "group = 10"),
+        (
+            'noise = "central"\nclip = 1.0\nbudget = {epsilon = 1.0, delta = 1e-3}',
+            {"strategy": "trust = {}"},
+            "privacy",
+            "local",
+        ),
+        (
+            'noise = "central"\nclip = 1.0\nbudget = {epsilon = 1.0, delta = 1e-3}',
+            {"strategy": "clip = {fixed = 2.0}"},
+            "privacy.clip",
+            "Leave",
+        ),
+        (
+            'noise = "central"\nclip = 1.0\nbudget = {epsilon = 1.0, delta = 1e-3}',
+            {"train": "clip_update = 1.0\nnoise = 0.1"},
+            "privacy.noise",
+            "[train]",
+        ),
+        ('unit = "example"\nclip = 1.0\nbudget = {epsilon = 1.0, delta = 1e-3}', {}, "privacy.unit", "torch"),
+        ('noise = "nowhere"', {}, "privacy.noise", ""),
+    ],
+)
+def test_what_cannot_hold_together_is_refused_with_the_way_out(privacy, more, key, way):
+    with pytest.raises(HainaError) as refused:
+        assert federation(privacy, **more).privacy
+    assert isinstance(refused.value, ConfigError)
+    assert str(refused.value).startswith(f"federation.toml: {key}")
+    assert way in str(refused.value)
+
+
+def test_exact_statistics_are_hidden_but_never_covered():
+    text = """
+name = "fit"
+[model]
+learner = "glm"
+family = "gaussian"
+[data]
+source = "sklearn:diabetes"
+partition = {iid = {clients = 5}}
+[train]
+rounds = 25
+[privacy]
+secure_aggregation = true
+"""
+    hidden, _ = simulated(Federation.of(text))
+    plain, _ = simulated(Federation.of(text[: text.index("[privacy]")]))
+    assert hidden.finished
+    np.testing.assert_allclose(hidden.model, plain.model, rtol=1e-8, atol=1e-8)
+    with pytest.raises(ConfigError, match="exact statistics have no limit"):
+        assert Federation.of(text + 'noise = "central"\nclip = 1.0\n').privacy
+
+
+def test_correlated_noise_leaves_more_of_the_model_to_clients_that_come_seldom():
+    said = 'noise = "central"\nclip = 0.3\nbudget = {epsilon = 4.0, delta = 1e-3}'
+    rare = "correlated = {separation = 6, participations = 4}"
+    both = [
+        federation(f"{said}\n{more}", clients=60, rounds=24, train="clients_per_round = 10")
+        for more in ("", rare)
+    ]
+    assert both[1].privacy.correlated.gain > 1.5
+    assert both[1].privacy.spent(24) == pytest.approx(4.0, rel=1e-3)
+    run, records = simulated(both[1])
+    counts = run.state.members.get("delivered", [f"client-{k:03}" for k in range(60)])
+    assert counts.max() <= 4
+    met = {}
+    for record in records:
+        for client in record.clients:
+            assert record.round - met.get(client.client, -6) >= 6
+            met[client.client] = record.round
+    # Independent noise of the same budget, spread over as many rounds as a client takes part in, is what it has to beat.
+    again, _ = simulated(both[1])
+    assert sha256(again.model.tobytes()) == sha256(run.model.tobytes())
+
+
+@pytest.mark.parametrize(
+    ("change", "way"),
+    [
+        ({"train": ""}, "clients_per_round"),
+        ({"privacy": 'noise = "local"'}, "central"),
+        ({"privacy": "clip = {adaptive = {start = 1.0}}"}, "clip = 1.0"),
+    ],
+)
+def test_what_correlated_noise_cannot_have(change, way):
+    said = {"noise": 'noise = "central"', "clip": "clip = 0.3"}
+    said |= {change.get("privacy", "x").partition(" ")[0]: change["privacy"]} if "privacy" in change else {}
+    text = "\n".join(
+        [v for k, v in said.items()]
+        + ["budget = {epsilon = 4.0, delta = 1e-3}", "correlated = {separation = 3, participations = 2}"]
+    )
+    with pytest.raises(ConfigError) as refused:
+        assert federation(text, train=change.get("train", "clients_per_round = 3")).privacy
+    assert way in str(refused.value)
