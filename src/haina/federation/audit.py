@@ -102,7 +102,8 @@ def with_canaries(
     norm: Literal[1, 2] = policy.mechanism.norm if policy is not None and policy.mechanism is not None else 2
     limit = simulation.strategy.instructions(simulation.strategy.init(model)).limit or _length(simulation)
     key = hashlib.sha256(f"haina audit {seed}".encode()).digest()
-    canaries = Canaries(count, len(model), key, norm)
+    # Under L1 a canary is a coordinate of its own, of which a model has so many.
+    canaries = Canaries(min(count, len(model)) if norm == 1 else count, len(model), key, norm)
     audited = inhabited(simulation, canaries, limit)
     run, increments = audited.start(), []
     while run.round < audited.rounds and not run.finished:
