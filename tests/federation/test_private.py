@@ -340,3 +340,41 @@ def test_what_correlated_noise_cannot_have(change, way):
     with pytest.raises(ConfigError) as refused:
         assert federation(text, train=change.get("train", "clients_per_round = 3")).privacy
     assert way in str(refused.value)
+
+
+ROWS = """
+name = "rows"
+[model]
+learner = "torch"
+kind = "logistic"
+[data]
+source = "sklearn:iris"
+partition = {iid = {clients = 3}}
+[train]
+rounds = 2
+batch_size = 16
+learning_rate = 0.5
+[privacy]
+unit = "example"
+clip = 1.0
+mechanism = {gaussian = 1.1}
+budget = {epsilon = 50.0, delta = 1e-5}
+"""
+
+
+@pytest.mark.torch
+def test_single_rows_are_protected_in_local_training():
+    one = Federation.of(ROWS)
+    assert (one.training.example_clip, one.training.example_noise) == (1.0, 1.1)
+    assert one.strategy.cover is Cover.NONE
+    task = one.task(
+        one.strategy.instructions(one.strategy.init(np.zeros(1))), version=0, model="0" * 64, bytes=0
+    )
+    assert (task.example_clip, task.example_noise) == (1.0, 1.1)
+    run, records = simulated(one)
+    assert records[-1].outcome is Outcome.STEPPED
+    again, _ = simulated(Federation.of(ROWS))
+    np.testing.assert_array_equal(run.model, again.model)
+    assert "Each row" in " ".join(one.privacy.promises)
+    with pytest.raises(ConfigError, match="how strong"):
+        assert Federation.of(ROWS.replace("{gaussian = 1.1}", '"gaussian"')).privacy

@@ -232,7 +232,12 @@ class Federation:
                 f"the {self.settings.model.learner} learner sends exact statistics, which are not clipped",
                 allowed="clip_update and noise with learners that send increments (jax, torch)",
             )
+        clip, noise = None, 0.0
+        if self.privacy is not None and self.privacy.rows is not None:
+            clip, noise = self.privacy.rows.clip, self.privacy.rows.noise
         return Training(
+            example_clip=clip,
+            example_noise=noise,
             epochs=train.epochs,
             steps=train.steps,
             batch_size=train.batch_size,

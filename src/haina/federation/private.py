@@ -16,8 +16,8 @@ from haina.federation.parts import Place, part
 from haina.federation.schema import FederationFile, PrivacySection, SecureSection
 from haina.privacy.accounting import Sampling, calibrated, rho_of
 from haina.privacy.correlated import Banded
-from haina.privacy.mechanisms import MECHANISMS, Mechanism
-from haina.privacy.policy import Allowance, Hidden, Policy
+from haina.privacy.mechanisms import MECHANISMS, Gaussian, Mechanism
+from haina.privacy.policy import Allowance, Hidden, Policy, Rows
 from haina.strategy.parts import Cover, Payload, Seen
 from haina.strategy.select import Poisson
 from haina.strategy.spacing import Spacing
@@ -63,6 +63,7 @@ def policy_of(file: FederationFile, strategy: Strategy, place: Place) -> Policy 
             summed=summed,
             rounds=file.train.rounds,
             correlated=_correlated(file),
+            rows=_rows(file, place),
             sampling=sampling_of(strategy),
         )
     except HainaError as error:
@@ -154,6 +155,21 @@ def sampling_of(strategy: Strategy) -> Sampling:
     if isinstance(strategy.select, Poisson) and strategy.cover is not Cover.CLIENT:
         return Sampling("poisson", strategy.select.rate)
     return Sampling("everyone")
+
+
+def _rows(file: FederationFile, place: Place) -> Rows | None:
+    section = file.privacy
+    if section is None or section.unit == "client":
+        return None
+    said = section.mechanism
+    mechanism = None if said is None or isinstance(said, str) else part(said, MECHANISMS, place / "mechanism")
+    if not isinstance(mechanism, Gaussian):
+        raise (place / "mechanism").error(
+            "must say how strong the noise of a step is: what it costs depends on how many rows a client has, so it cannot be made from a budget",
+            remedy="Write mechanism = {gaussian = 1.1}",
+        )
+    assert isinstance(section.clip, float)
+    return Rows(section.clip, mechanism.noise_multiplier)
 
 
 def _correlated(file: FederationFile) -> Banded | None:

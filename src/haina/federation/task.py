@@ -17,7 +17,10 @@ from haina.update import Update
 from haina.wire.messages import Codec, Task
 
 #: Settings of training that a task carries under their own names.
-_SETTINGS = ("epochs", "steps", "batch_size", "momentum", "weight_decay", "clip_norm", "clip_update", "noise")
+_SETTINGS = (
+    *("epochs", "steps", "batch_size", "momentum", "weight_decay", "clip_norm", "clip_update", "noise"),
+    *("example_clip", "example_noise"),
+)
 
 #: A client's memory between rounds by name: `control` (SCAFFOLD, FedDyn) and `personal/TENSOR` for each tensor that stays with the client.
 Memory = Mapping[str, Array]
@@ -64,7 +67,9 @@ def training_of(task: Task) -> Training:
     return Training(**settings, measure=frozenset(task.measure))
 
 
-def work_of(task: Task, model: Array, shards: Shards, offsets: Array | None = None) -> Work:
+def work_of(
+    task: Task, model: Array, shards: Shards, offsets: Array | None = None, noise_key: bytes | None = None
+) -> Work:
     """What a learner takes.
 
     Args:
@@ -72,9 +77,12 @@ def work_of(task: Task, model: Array, shards: Shards, offsets: Array | None = No
         model: `[d]` the model that it names.
         shards: rows of the clients that train.
         offsets: `[k, d]` vectors added to their gradients, or None.
+        noise_key: 32 secret bytes, where noise is to cover single examples from a server that knows the seed.
     """
-    training = training_of(task)
-    return Work(model, task.round, shards, training, task.learning_rate, task.proximal, offsets, task.seed)
+    rate, key = task.learning_rate, noise_key if task.example_noise else None
+    return Work(
+        model, task.round, shards, training_of(task), rate, task.proximal, offsets, task.seed, noise_key=key
+    )
 
 
 def recalled(

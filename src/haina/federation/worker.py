@@ -109,7 +109,7 @@ class Worker:
         x, y = self._rows("site")
         offsets = recalled(local, learner, client, model, control, memory)
         shards = Shards((client,), x, y, np.array([[0, len(y)]]))
-        for result in learner.train(work_of(task, model, shards, offsets)):
+        for result in learner.train(work_of(task, model, shards, offsets, os.urandom(32))):
             after = memory
             if isinstance(result, Update):
                 after = remembered(local, learner, result, model, control, memory)

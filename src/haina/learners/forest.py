@@ -20,7 +20,7 @@ import numpy as np
 from haina.artifact import Array
 from haina.errors import DataError, LearnerError
 from haina.learners.disclosure import FEWEST, too_few, unusable
-from haina.learners.learner import Metrics, Work, client_rng
+from haina.learners.learner import Metrics, Work, client_rng, refuse_examples
 from haina.learners.trees import RULES, Forest, Forests, grown, merge
 from haina.report import Report
 from haina.strategy.parts import Payload
@@ -97,8 +97,9 @@ class ForestLearner:
         `oob_mse` for regression.
 
         Raises:
-            LearnerError: scikit-learn is not installed.
+            LearnerError: scikit-learn is not installed, or single examples shall be protected.
         """
+        refuse_examples(work.training, "forest")
         for k, client in enumerate(work.shards.clients):
             x, y = work.shards.of(k)
             silent = too_few(client, len(x), FEWEST)

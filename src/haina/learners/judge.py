@@ -83,7 +83,14 @@ class HeldSamples:
         names = ("server", *(f"server: {label}" for label in classes))
         shards = Shards(names, self.x[order], self.y[order], np.array(offsets, dtype=np.int64))
         # The server's own samples leave nobody's home, so what guards a client's update is not wanted here.
-        training = replace(self.training, measure=frozenset(), clip_update=None, noise=0.0)
+        training = replace(
+            self.training,
+            measure=frozenset(),
+            clip_update=None,
+            noise=0.0,
+            example_clip=None,
+            example_noise=0.0,
+        )
         work = Work(self.model, self.round, shards, training, self.learning_rate, seed=self.seed)
         increments = []
         for result in self.learner.train(work):

@@ -35,6 +35,9 @@ class Training:
         clip_update: the increment is scaled down to this L2 norm before it leaves the client; None for no clipping.
         noise: standard deviation, in units of `clip_update`, of the Gaussian noise added to each coordinate of the clipped increment.
         measure: which of `loss_before`, `loss_after`, `accuracy`, `label_counts` the report must hold (each loss costs one pass).
+        example_clip: differential privacy for single examples (`haina.learners.dpsgd`): the gradient of each example is scaled down to this L2
+            norm, and batches are drawn, with `batch_size` as their expected size; None for plain training. The torch learner only.
+        example_noise: standard deviation, in units of `example_clip`, of the Gaussian noise added to each coordinate of a step's summed gradient.
     """
 
     epochs: int = 1
@@ -46,6 +49,8 @@ class Training:
     clip_update: float | None = None
     noise: float = 0.0
     measure: frozenset[str] = field(default_factory=frozenset)
+    example_clip: float | None = None
+    example_noise: float = 0.0
 
     def __post_init__(self) -> None:
         allowed = (
@@ -57,6 +62,12 @@ class Training:
             ("clip_norm", self.clip_norm is None or 0 < self.clip_norm < float("inf"), "a number > 0"),
             ("clip_update", self.clip_update is None or 0 < self.clip_update < float("inf"), "a number > 0"),
             ("noise", 0 <= self.noise < float("inf"), "a finite number >= 0"),
+            (
+                "example_clip",
+                self.example_clip is None or 0 < self.example_clip < float("inf"),
+                "a number > 0",
+            ),
+            ("example_noise", 0 <= self.example_noise < float("inf"), "a finite number >= 0"),
         )
         for name, holds, words in allowed:
             if not holds:
@@ -66,6 +77,18 @@ class Training:
                 f"noise is {self.noise}, in units of clip_update, and clip_update is not given",
                 allowed="noise = 0, or a clip_update > 0",
                 remedy="Set clip_update to the largest L2 norm that an update may have",
+            )
+        if self.example_noise and self.example_clip is None:
+            raise LearnerError(
+                f"example_noise is {self.example_noise}, in units of example_clip, and example_clip is not given",
+                allowed="example_noise = 0, or an example_clip > 0",
+                remedy="Set example_clip to the largest L2 norm that an example's gradient may have",
+            )
+        if self.example_noise and self.measure:
+            raise LearnerError(
+                f"{sorted(self.measure)[0]} would leave each client as it is, beside gradients with noise for its examples",
+                allowed="an empty measure together with example_noise",
+                remedy="Leave measure out and evaluate on data of the server, or choose parts that do not ask for it",
             )
 
     def steps_of(self, examples: int) -> int:
@@ -86,6 +109,11 @@ class Work:
         proximal: mu of FedProx.
         offsets: `[k, d]` vectors added to each local gradient (SCAFFOLD, FedDyn), or None.
         seed: the federation's seed; batch order depends on (seed, round, client name) and on nothing else.
+        noise_key: 32 secret bytes of the operating system, fresh for each call, which the noise and the batches of `example_clip` follow from as
+            well; None for numbers that follow from the seed alone, which protect from nobody who knows it, as the server does.
+
+    Raises:
+        LearnerError: a `noise_key` of another length.
     """
 
     model: Array
@@ -96,6 +124,15 @@ class Work:
     proximal: float = 0.0
     offsets: Array | None = None
     seed: int = 0
+    noise_key: bytes | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.noise_key is not None and len(self.noise_key) != 32:
+            raise LearnerError(
+                f"noise_key has {len(self.noise_key)} bytes",
+                allowed="32 secret bytes, or None for numbers that follow from the seed",
+                remedy="Pass os.urandom(32)",
+            )
 
 
 @dataclass(frozen=True)
@@ -157,6 +194,24 @@ class Learner(Protocol):
 
     def describe(self) -> Mapping[str, Any]:
         """What kind of model this is, in plain JSON values (kind, parameters, classes, ...)."""
+
+
+def refuse_examples(training: Training, learner: str) -> None:
+    """Refuse differential privacy for single examples, for learners that know no gradients of them.
+
+    Args:
+        training: how clients train.
+        learner: what the learner is called in a federation file.
+
+    Raises:
+        LearnerError: `example_clip` is given.
+    """
+    if training.example_clip is not None:
+        raise LearnerError(
+            f"example_clip is {training.example_clip:g}, and the {learner} learner cannot clip single examples",
+            allowed="example_clip with the torch learner",
+            remedy='Set learner = "torch" under [model], or protect whole clients',
+        )
 
 
 def client_key(client: str) -> int:

@@ -109,6 +109,20 @@ class Allowance:
 
 
 @dataclass(frozen=True)
+class Rows:
+    """Differential privacy for single rows: DP-SGD inside local training (Abadi et al. 2016). What it costs follows from how
+    many rows a client has, so each client counts it for itself (`haina.learners.dpsgd.spent`).
+
+    Args:
+        clip: the longest gradient of a row, > 0.
+        noise: standard deviation of the noise on a step's sum of gradients, in units of `clip`, > 0.
+    """
+
+    clip: float
+    noise: float
+
+
+@dataclass(frozen=True)
 class Terms:
     """What holds for the sum of one group.
 
@@ -141,6 +155,7 @@ class Policy:
         summed: True for exact statistics, which are added in pairs of 64-bit words and never bounded or averaged.
         rounds: that the federation is to have; a schedule that is accounted for as a whole has so many.
         correlated: how the noise of rounds hangs together; all rounds are then one release. None: each round's is its own.
+        rows: how single rows are protected, inside local training; None: whole clients are, or nobody.
         sampling: what an observer does not know of who takes part.
     """
 
@@ -153,6 +168,7 @@ class Policy:
     summed: bool = False
     rounds: int = 1
     correlated: Banded | None = None
+    rows: Rows | None = None
     sampling: Sampling = field(default_factory=lambda: Sampling("everyone"))
 
     def __post_init__(self) -> None:
@@ -418,7 +434,7 @@ class Policy:
     @cached_property
     def affordable(self) -> int | None:
         """Rounds that a data set can take part in with this federation's budget alone; None without one."""
-        if self.allowance is None:
+        if self.allowance is None or self.mechanism is None:
             return None
         if self.whole:
             return self.rounds if self._schedule <= self.allowance.epsilon * (1 + 1e-9) else 0
@@ -485,6 +501,13 @@ class Policy:
             )
         else:
             said.append("The coordinator sees each update as it is sent.")
+        if self.rows is not None:
+            said.append(
+                f"Each row of a client is protected from whoever sees its updates: gradients of rows are bounded, and Gaussian noise "
+                f"of {self.rows.noise:g} times the bound covers each step. What that costs a row depends on how many its client has, so each "
+                "client counts it for itself."
+            )
+            return tuple(said)
         if self.mechanism is None or self.noise == "none":
             said.append("Nothing is promised of what the models themselves tell: no noise is added.")
             return tuple(said)

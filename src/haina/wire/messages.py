@@ -145,7 +145,8 @@ class Task(Message):
         bytes: how long they are.
         learning_rate: eta of the round.
         proximal: mu of the proximal term.
-        epochs, steps, batch_size, momentum, weight_decay, clip_norm, clip_update, noise, measure: `haina.learners.learner.Training`.
+        epochs, steps, batch_size, momentum, weight_decay, clip_norm, clip_update, noise, example_clip, example_noise, measure:
+            `haina.learners.learner.Training`.
         control: SHA-256 of the control vector (SCAFFOLD), fetched like a model; None for most.
         seed: the federation's seed.
         codec: how to write the vector of the update.
@@ -174,6 +175,8 @@ class Task(Message):
     clip_update: float | None = None
     noise: float = 0.0
     limit: Annotated[float, Field(gt=0)] | None = None
+    example_clip: float | None = None
+    example_noise: float = 0.0
 
 
 class SealedTask(Message):

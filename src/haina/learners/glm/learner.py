@@ -21,7 +21,7 @@ from haina.errors import DataError, LearnerError
 from haina.layout import Layout
 from haina.learners.disclosure import FEWEST, too_few, unusable
 from haina.learners.glm.design import Design
-from haina.learners.learner import Metrics, Work
+from haina.learners.learner import Metrics, Work, refuse_examples
 from haina.report import Report
 from haina.strategy.families import Family, family
 from haina.strategy.parts import Payload
@@ -88,9 +88,10 @@ class GlmLearner:
         used.
 
         Raises:
-            LearnerError: the model has another number of coefficients.
+            LearnerError: the model has another number of coefficients, or single examples shall be protected.
         """
         self._check(work.model)
+        refuse_examples(work.training, "glm")
         for k, client in enumerate(work.shards.clients):
             x, y = work.shards.of(k)
             silent = too_few(client, len(x), max(FEWEST, len(self.design.names) + 1))

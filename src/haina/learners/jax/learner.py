@@ -23,7 +23,7 @@ from haina.learners.jax.backend import jax
 from haina.learners.jax.losses import cross_entropy, squared
 from haina.learners.jax.program import BLOCK, Clients, Data, Program, Rates
 from haina.learners.jax.pytree import flatten
-from haina.learners.learner import Metrics, Personal, Shards, Work
+from haina.learners.learner import Metrics, Personal, Shards, Work, refuse_examples
 from haina.learners.plan import Plan, groups
 from haina.learners.room import check_room
 from haina.strategy.parts import Payload
@@ -113,6 +113,7 @@ class JaxLearner:
         """
         gradient.check_work(work)
         gradient.check_measure(work.training, self._loss)
+        refuse_examples(work.training, "jax")
         self.layout.check(work.model)
         row = _row_bytes(work.shards.x)
         check_room(work.shards.clients, work.shards.sizes.tolist(), row)

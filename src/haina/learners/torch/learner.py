@@ -2,7 +2,7 @@
 
 What travels is decided by the layout. Buffers (running statistics of batch norm, counters) stay with the client unless `local=()` says otherwise.
 There are three ways to train (`loop`, `cohort`, `compiled`), of which only the first takes any module; where a module does not suit another, the log
-says so once and the first one is used.
+says so once and the first one is used. Where single examples are protected there is one way more (`private`), and no other is used in its place.
 
 Traps: (1) while buffers stay local, the global model has none but the first ones, so `evaluate` of a module with batch norm means little: use
 group or layer norm, or `local=()` to average the running statistics too. (2) torch splits sums among threads, so training and evaluation run on
@@ -103,6 +103,7 @@ class TorchLearner:
         gpu = self._device.type == "cuda"
         self._cohort, self._compiled = gpu if cohort is None else cohort, compiled and not gpu
         self._executor: Executor | None = None
+        self._private: Executor | None = None
 
     def initial(self, seed: int) -> Array:
         """The first model `[d]`: `build` with torch's generator seeded."""
@@ -121,7 +122,7 @@ class TorchLearner:
         """Train each client and yield its increment, in order (`haina.learners.learner.Learner`).
 
         Raises:
-            LearnerError: labels, features or settings that cannot be used; the message says which.
+            LearnerError: labels, features or settings that cannot be used, or a module whose examples cannot be protected; the message says which.
         """
         gradient.check_work(work)
         gradient.check_measure(work.training, self._loss)
@@ -132,7 +133,7 @@ class TorchLearner:
             check_room(work.shards.clients, work.shards.sizes.tolist(), row_bytes)
         for group in groups((work.shards.sizes * row_bytes).tolist(), ROWS if self._cohort else 0):
             clients = [self._client(work, k) for k in group if work.shards.sizes[k]]
-            trained = self._chosen(clients[0]).train(work, clients) if clients else iter(())
+            trained = self._chosen(work, clients[0]).train(work, clients) if clients else iter(())
             waiting = iter(clients)
             for k in group:
                 if not work.shards.sizes[k]:
@@ -181,8 +182,12 @@ class TorchLearner:
         own = {**self._first(work.seed), **(self._memory or {}).get(name, {})}
         return Client(k, name, gradient.inputs(x), self._targets(x, y), own)
 
-    def _chosen(self, client: Client) -> Executor:
+    def _chosen(self, work: Work, client: Client) -> Executor:
         """The way to train, chosen when it is known what rows look like."""
+        if work.training.example_clip is not None:
+            if self._private is None:
+                self._private = _private(self._flat, self._losses)
+            return self._private
         if self._executor is None:
             self._executor = Loop(self._flat, self._mean)
             if self._cohort or self._compiled:
@@ -260,6 +265,22 @@ class TorchLearner:
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             raise gradient.unusable_rows(row, error) from error
         return gradient.outputs_of(tuple(answer.shape), self._loss)
+
+
+def _private(flat: Flat, losses: Loss) -> Executor:
+    """The way to train that protects single examples; it needs an extra of its own.
+
+    Raises:
+        LearnerError: the extra is not installed.
+    """
+    try:
+        from haina.learners.torch.private import Private
+    except ModuleNotFoundError as error:
+        missing = (error.name or "opacus").partition(".")[0]
+        raise LearnerError(
+            f"example_clip needs {missing}, which is not installed", remedy="Run: pip install 'haina[opacus]'"
+        ) from error
+    return Private(flat, losses)
 
 
 def device_of(name: str) -> torch.device:

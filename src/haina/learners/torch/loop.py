@@ -75,39 +75,21 @@ class Loop:
         for client in clients:
             began = time.perf_counter()
             self._flat.load(work.model, client.own)
-            with self._random(work, client.name):
+            with drawing(module_seed(work, client.name), self._device):
                 self._run(work, client)
             yield time.perf_counter() - began
 
     def _run(self, work: Work, client: Client) -> None:
-        """The local steps (`haina.learners.gradient`) on the loaded module."""
-        flat, training, rate = self._flat, work.training, work.learning_rate
-        module, weights, parameters = flat.module, flat.weights, flat.parameters
-        travels = weights[: flat.travelling]
-        received = travels.clone()
-        offset = None if work.offsets is None else flat.part(work.offsets[client.place])
-        velocity = torch.zeros_like(weights) if training.momentum else None
-        corrections = training.weight_decay or work.proximal or work.offsets is not None
-        plain = not corrections and training.clip_norm is None and velocity is None
+        """The local steps on the loaded module."""
+        flat, descent = self._flat, Descent(self._flat, work, client.place)
+        module, parameters = flat.module, flat.parameters
         module.train()
         for x, y in self._batches(work, client):
             gradients = torch.autograd.grad(self._mean(module(x), y), parameters, materialize_grads=True)
-            if plain:
-                torch._foreach_add_(flat.pieces, gradients, alpha=-rate)
-                continue
-            pull = torch.cat([gradient.reshape(-1) for gradient in gradients])
-            if training.clip_norm is not None:
-                norm = float(pull.norm())
-                if norm > training.clip_norm:
-                    pull.mul_(training.clip_norm / norm)
-            if training.weight_decay:
-                pull.add_(weights, alpha=training.weight_decay)
-            if work.proximal:
-                pull[: flat.travelling].add_(travels - received, alpha=work.proximal)
-            if offset is not None:
-                pull.add_(offset)
-            direction = pull if velocity is None else velocity.mul_(training.momentum).add_(pull)
-            weights.sub_(direction, alpha=rate)
+            if descent.plain:
+                torch._foreach_add_(flat.pieces, gradients, alpha=-work.learning_rate)
+            else:
+                descent.step(torch.cat([gradient.reshape(-1) for gradient in gradients]))
 
     def _batches(self, work: Work, client: Client) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """The rows and targets of each step."""
@@ -120,12 +102,55 @@ class Loop:
             x, y = (torch.from_numpy(a[chosen]).to(self._device) for a in (client.x, client.y))
             yield from zip(torch.split(x, counts), torch.split(y, counts), strict=True)
 
-    @contextmanager
-    def _random(self, work: Work, client: str) -> Iterator[None]:
-        seed = int(client_rng(work.seed, work.round, client, RANDOM).integers(1 << 62))
-        gpu = self._device.type == "cuda"
-        with torch.random.fork_rng(devices=[self._device] if gpu else []):
-            torch.default_generator.manual_seed(seed)
-            if gpu:
-                torch.cuda.manual_seed(seed)
-            yield
+
+class Descent:
+    """The optimiser of one client in one round (`haina.learners.gradient`): from a step's gradient to the module's weights.
+
+    Args:
+        flat: the module, loaded with what the client received.
+        work: the round.
+        place: the client's position in it.
+    """
+
+    def __init__(self, flat: Flat, work: Work, place: int) -> None:
+        training = work.training
+        self._work, self._weights = work, flat.weights
+        self._travels = flat.weights[: flat.travelling]
+        self._received = self._travels.clone()
+        self._offset = None if work.offsets is None else flat.part(work.offsets[place])
+        self._velocity = torch.zeros_like(flat.weights) if training.momentum else None
+        corrections = training.weight_decay or work.proximal or work.offsets is not None
+        #: Whether a step is the learning rate times the gradient and no more.
+        self.plain = not corrections and training.clip_norm is None and self._velocity is None
+
+    def step(self, pull: torch.Tensor) -> None:
+        """Move the weights by one gradient `[trained]`, which is overwritten."""
+        training, work = self._work.training, self._work
+        if training.clip_norm is not None:
+            norm = float(pull.norm())
+            if norm > training.clip_norm:
+                pull.mul_(training.clip_norm / norm)
+        if training.weight_decay:
+            pull.add_(self._weights, alpha=training.weight_decay)
+        if work.proximal:
+            pull[: len(self._travels)].add_(self._travels - self._received, alpha=work.proximal)
+        if self._offset is not None:
+            pull.add_(self._offset)
+        direction = pull if self._velocity is None else self._velocity.mul_(training.momentum).add_(pull)
+        self._weights.sub_(direction, alpha=work.learning_rate)
+
+
+@contextmanager
+def drawing(seed: int, device: torch.device) -> Iterator[None]:
+    """While it lasts, what modules draw on this device (dropout) follows from a seed; torch's generators are left as they were."""
+    gpu = device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if gpu else []):
+        torch.default_generator.manual_seed(seed)
+        if gpu:
+            torch.cuda.manual_seed(seed)
+        yield
+
+
+def module_seed(work: Work, client: str) -> int:
+    """The seed of what a module draws while a client trains it."""
+    return int(client_rng(work.seed, work.round, client, RANDOM).integers(1 << 62))
