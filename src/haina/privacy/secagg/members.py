@@ -12,16 +12,17 @@ key of the second lie in shares with the neighbours. Who uploads has its seed op
 
 Why nothing is opened that should not be, though the coordinator may lie and `corrupt` of the members help it:
 
-* Every honest member that answers has the same two lists, because more than half of the group and all corrupt members agreed to them (`plan`). So of
-  each member the honest ones open the same secret, and of the other there are only the shares of corrupt neighbours: fewer than t.
+* Every honest member that answers has the same two lists, because more than half of the honest members must have agreed to them (`plan`). So of each
+  member the honest ones open the same secret, and of the other there are only the shares of corrupt neighbours: fewer than t.
 * A member does not take part in a sum that it is not in, and `least` uploaders are members who signed. So a claimed uploader who never uploaded, or a
   member who is left out, makes nothing open.
 * The lists name the dead by difference: sharers without uploaders. A member cannot be asked for the same neighbour as active and as dead.
 * The honest uploaders hang together on the ring (`Cohort.check_together`), so their masks cancel in the sum of all and in no other.
 
 What decides about masks is the list of sharers, not what could be decrypted. Members who were told different lists would mask differently and the
-sum would be garbage; but they would agree to different lists, and nothing be opened. A share that does not decrypt or is malformed is dropped, and the
-mask with its sender kept. Refusing would let one member that sends rubbish put out all its neighbours; like this its own secrets are a share shorter.
+sum would be garbage; but they would agree to different lists, and nothing be opened. A share that does not decrypt or is malformed is dropped, and
+the mask with its sender kept. Refusing would let one member that sends rubbish put out all its neighbours; like this its own secrets are a share
+shorter.
 
 Only neighbours' adverts are checked by signature. A forged advert cannot sit beside an honest member unnoticed, and members far apart share no
 secret; consents are checked against the pinned identities of all.

@@ -10,10 +10,11 @@ order that nobody chose, each a neighbour of the k/2 before and after it. With c
 A ring of `WHOLE` members or fewer is not worth it: there everybody is everybody's neighbour, and t is two thirds and one, as in Bonawitz 2017.
 
 A coordinator may lie. Two rules need no chance. *More than half agree*: an honest member agrees to one set of uploaders, and opens nothing before
-`least` > (n + c) / 2 have agreed to the same, so no two sets can be opened. (That t neighbours agree, as is often done, does not suffice: on a ring,
-two halves can each be told that the other is gone, and where they meet a member's seed is opened by one half and its key by the other.) *No stretch
-may be missing* (`together`): a coordinator sees the ring before it says who uploaded, so it could name two stretches as gone and cut the sum. Members
-know the ring too, and open nothing unless any two stretches of k/2 have more uploaders in them than there can be corrupt members.
+`least` > (n + c) / 2 have agreed to the same, more than half of the honest ones, so no two sets can be opened. (That t neighbours agree, as is often
+done, does not suffice: on a ring, two halves can each be told that the other is gone, and where they meet a member's seed is opened by one half and
+its key by the other.) *No stretch may be missing* (`together`): a coordinator sees the ring before it says who uploaded, so it could name two
+stretches as gone and cut the sum. Members know the ring too, and open nothing unless any two stretches of k/2 have more uploaders in them than there
+can be corrupt members.
 
 Tails are exact integers, so no two machines disagree. The trap: the order comes from a hash of all adverts. Who commands the coordinator and members
 that choose their keys last can try orders, 2^40 of them at n hashes each; but where t > c (up to 170 members at 10 %, 84 at 33 %) none helps.
@@ -112,7 +113,9 @@ def together(members: int, degree: int, corrupt: float) -> int:
     """
     if degree >= members - 1:
         return 0
-    return _rare(members, corrupted(members, corrupt), degree, members * (members - degree + 1) << SECRECY - 1)
+    return _rare(
+        members, corrupted(members, corrupt), degree, members * (members - degree + 1) << SECRECY - 1
+    )
 
 
 def check_strength(setting: Setting, members: int, fewest: int) -> None:
