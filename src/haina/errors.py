@@ -65,7 +65,7 @@ class RunError(HainaError):
 
 
 class PrivacyError(HainaError):
-    """What was promised of privacy cannot be kept as asked: a setting, a budget that is spent, or a message of a secure sum that must not be answered."""
+    """What was promised of privacy cannot be kept as asked: a setting, a spent budget, or a message of a secure sum that must not be answered."""
 
 
 class TrustError(HainaError):

@@ -18,10 +18,12 @@ from haina.wire.messages import (
     Manifest,
     Renew,
     Role,
+    Sealed,
     SettingsChange,
 )
 from haina.wire.refusal import Refusal
 from haina.wire.requests import (
+    Charges,
     Command,
     Follow,
     InScope,
@@ -67,6 +69,7 @@ REQUESTS = {
     "upload": lambda f, n: manifest_of(f),
     "received": lambda f, n: Slot(federation=f, round=1),
     "fail": lambda f, n: Failed(federation=f, round=1, reason="x"),
+    "seal": lambda f, n: Sealed(federation=f, round=1, stage="advertise"),
     "nodes": lambda f, n: Nothing(),
     "invite": lambda f, n: Invite(name=n, role=Role.NODE, federation=f),
     "revoke": lambda f, n: Revoke(name=n),
@@ -81,6 +84,8 @@ REQUESTS = {
     "settings_log": lambda f, n: Latest(),
     "settings_rollback": lambda f, n: Restore(version=0),
     "audit": lambda f, n: Latest(),
+    "budgets": lambda f, n: Nothing(),
+    "charges": lambda f, n: Charges(),
     "follow": lambda f, n: Follow(federation=f),
 }
 

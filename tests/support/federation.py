@@ -30,13 +30,24 @@ class Federation:
         sites: node -> (file with its rows, door).
         postgres: a server (`postgres.Postgres`); None for SQLite.
         replicas: coordinators, needs `postgres`; more than one stand behind nginx.
+        balanced: False to do without nginx: the sites go to the replicas in turn.
         between: told of (a port, a door's port): something is to pass connections on from one to the other.
         state: folder of the coordinator's state, if it must lie elsewhere.
         settings: further static settings.
     """
 
     def __init__(
-        self, folder, text, sites, *, postgres=None, replicas=1, between=None, state=None, **settings
+        self,
+        folder,
+        text,
+        sites,
+        *,
+        postgres=None,
+        replicas=1,
+        balanced=True,
+        between=None,
+        state=None,
+        **settings,
     ):
         self.folder, self.postgres = folder, postgres
         folder.mkdir(parents=True, exist_ok=True)
@@ -58,7 +69,7 @@ class Federation:
             self.coordinators.append(self.process(f"coordinator{number}", command))
         self.http, self.grpc = self.doors[0]
         self.balancer = None
-        if replicas > 1:
+        if replicas > 1 and balanced:
             self.http = self.port()
             self.balancer = self.process(
                 "nginx", balancer(folder, self.http, [http for http, _ in self.doors])
@@ -119,7 +130,10 @@ class Federation:
     def invite(self, api, name):
         """An invitation that names the way in, and not the replica that was asked."""
         said = api.invite(Invite(name=name))
-        way = {"http": f"https://localhost:{self.http.number}", "grpc": f"localhost:{self.grpc.number}"}
+        http, grpc = self.http, self.grpc
+        if len(self.doors) > 1 and self.balancer is None:
+            http, grpc = self.doors[list(self._sites).index(name) % len(self.doors)]
+        way = {"http": f"https://localhost:{http.number}", "grpc": f"localhost:{grpc.number}"}
         return said.model_copy(update=way)
 
     # ------------------------------------------------------------------------------------------ as it goes

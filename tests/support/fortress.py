@@ -63,15 +63,17 @@ class Static(StaticSettings):
 class Fortress:
     """A running coordinator with the federations `trial` and `other`, and its own operator."""
 
-    def __init__(self, folder, limits=WIDE):
+    def __init__(self, folder, limits=WIDE, files=None):
         self.folder, self.tokens, self.people = folder, [], []
-        for name, model in MODELS.items():
-            (folder / f"{name}.toml").write_text(FILE.format(name=name, model=model))
+        files = files or {name: FILE.format(name=name, model=model) for name, model in MODELS.items()}
+        self.federations = set(files)
+        for name, words in files.items():
+            (folder / f"{name}.toml").write_text(words)
         self.static = Static(state=folder / "state", http="127.0.0.1:0", grpc="127.0.0.1:0", chosen=limits)
         self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self._thread.start()
-        self._context = serving([folder / "trial.toml", folder / "other.toml"], self.static)
+        self._context = serving([folder / f"{name}.toml" for name in files], self.static)
         self._running = self.run(self._context.__aenter__(), 60)
         self.core = self._running.core
         self.ground = self.core.ground
@@ -140,7 +142,7 @@ class Fortress:
     def alive(self):
         """The coordinator answers others, at both doors."""
         with self.operator.api() as api:
-            assert {federation.name for federation in api.federations()} == {"trial", "other"}
+            assert {federation.name for federation in api.federations()} == self.federations
         status, _, body = self.speak(
             b"GET /v1/readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
         )

@@ -14,6 +14,8 @@ from haina.wire.messages import (
     PROTOCOLS,
     Ack,
     AuditEntry,
+    BudgetInfo,
+    ChargeInfo,
     Enrolled,
     Event,
     Fate,
@@ -91,6 +93,8 @@ class MemoryCore:
     tokens: dict = field(default_factory=dict)
     greeted: dict = field(default_factory=dict)
     failures: list = field(default_factory=list)
+    sealed: list = field(default_factory=list)
+    step: object = None
     log: list = field(default_factory=list)
     task: object = None
     closed: int = 0
@@ -157,7 +161,8 @@ class MemoryCore:
                 if ask.idle and (caller.name, getattr(self.task, "round", None)) not in self.updates
                 else None
             )
-            return Event(settings=settings, task=task) if settings or task else None
+            sealed = self.step if ask.idle else None
+            return Event(settings=settings, task=task, sealed=sealed) if settings or task or sealed else None
 
         self.waiting += 1
         try:
@@ -213,6 +218,21 @@ class MemoryCore:
         self._known(failed.federation)
         self.failures.append((caller.name, failed))
         return Ack(fate=Fate.ACCEPTED)
+
+    async def seal(self, caller, sealed):
+        self._node(caller)
+        self._known(sealed.federation)
+        self.sealed.append((caller.name, sealed))
+        return Ack(fate=Fate.ACCEPTED)
+
+    async def budgets(self, caller):
+        self._operator(caller)
+        return [BudgetInfo(owner="alpha", epsilon=8.0, delta=1e-5, composition="zcdp", parts=("wards",))]
+
+    async def charges(self, caller, owner, last):
+        self._operator(caller)
+        about = {"federation": FEDERATION, "round": 1, "mechanism": "x", "state": "released"}
+        return [ChargeInfo(id=str(number), owner=owner or "alpha", **about) for number in range(min(last, 2))]
 
     async def invite(self, caller, request):
         self._operator(caller)

@@ -150,7 +150,14 @@ class Node:
 
 @asynccontextmanager
 async def office(
-    folder, *, d=3, rounds=3, train="", strategy='preset = "fedavg"', serve='nodes = 2\ndeadline = "60s"'
+    folder,
+    *,
+    d=3,
+    rounds=3,
+    train="",
+    strategy='preset = "fedavg"',
+    serve='nodes = 2\ndeadline = "60s"',
+    privacy="",
 ):
     """A coordinator with one federation of float32 models `[d]` that begin at zero."""
     clock = Clock()
@@ -169,7 +176,8 @@ async def office(
         http="https://localhost:1",
         grpc="localhost:2",
     )
-    federation = Federation.of(FILE.format(d=d, rounds=rounds, train=train, strategy=strategy, serve=serve))
+    text = FILE.format(d=d, rounds=rounds, train=train, strategy=strategy, serve=serve)
+    federation = Federation.of(text + privacy)
     first = dump({"w": np.zeros(d, np.float32)})
     if store.federation("trial") is None:
         model = ModelRow("trial", 0, blobs.put_bytes(first), len(first), None, 0, None, clock())

@@ -93,7 +93,7 @@ def test_field_numbers_are_for_ever():
     assert numbers["Enrolled"] == {"name": 1, "role": 2, "certificate": 3, "authority": 4}
     assert numbers["Sealed"] == {"federation": 1, "round": 2, "stage": 3, "data": 4, "reason": 5}
     assert list(numbers["SealedTask"].values()) == list(range(1, 8))
-    assert list(numbers["Task"].values()) == list(range(1, 22))
+    assert list(numbers["Task"].values()) == list(range(1, 24))
     assert list(numbers["Hello"].values()) == list(range(1, 10))
     assert list(numbers["Welcome"].values()) == list(range(1, 8))
 

@@ -15,7 +15,9 @@ from haina.cli.talk import data, say
 from haina.cli.unit import unit
 from haina.errors import ConfigError
 from haina.node.enrolment import Address, folder_of, unused, use
+from haina.node.guard import Wishes
 from haina.node.join import Line, Member, check_source
+from haina.node.peers import told
 from haina.wire.identity import Credentials
 from haina.wire.messages import Role
 
@@ -31,6 +33,8 @@ def join(
     door: Literal["http", "grpc"],
     periodic: bool,
     tasks: Path,
+    wishes: Wishes | None = None,
+    peers: Path | None = None,
     member: Callable[..., Member] = Member,
 ) -> None:
     """Take part until the federation ends, or a signal comes.
@@ -45,10 +49,15 @@ def join(
         door: which door of the coordinator to use.
         periodic: train at this site's own times.
         tasks: folder with the site's own `task.py`.
+        wishes: of the owner of the rows: a budget, and what the rows are called.
+        peers: a file with the keys of the other sites.
         member: who takes part; the demo has an attacker.
     """
     if once and (daemon or print_unit):
         raise ConfigError("--once ends after one update, and a daemon never", allowed="one of them")
+    wishes = wishes or Wishes()
+    wishes.budget("owner")
+    listed = None if peers is None else told(peers)
     folder = folder_of(where, state)
     if not where.exists() and not (folder / Credentials.FILE).exists():
         raise ConfigError(f"there is no file {where}", remedy="Name the .invite file that you were given")
@@ -57,7 +66,7 @@ def join(
     if print_unit:
         if source is None:
             raise ConfigError("--data is missing", allowed="this site's rows, such as --data patients.csv")
-        data(unit(where, source, folder, tasks, door, periodic=periodic))
+        data(unit(where, source, folder, tasks, door, periodic=periodic, more=_more(wishes, peers)))
         say("Keep it as /etc/systemd/system/haina-node.service, then: systemctl enable --now haina-node")
         return
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -75,15 +84,25 @@ def join(
             return
         assert source is not None
         line = Line(folder, Credentials.load(folder), Address.load(folder), door)
-        _run(member(line, source, tasks, SystemRandom(), say, once=once, daemon=daemon, periodic=periodic))
+        asked = {"once": once, "daemon": daemon, "periodic": periodic, "wishes": wishes, "peers": listed}
+        _run(member(line, source, tasks, SystemRandom(), say, **asked))
+
+
+def _more(wishes: Wishes, peers: Path | None) -> list[str]:
+    """The options of privacy, as a unit repeats them."""
+    words = (
+        [] if wishes.epsilon is None else ["--budget", f"{wishes.epsilon!r}", "--delta", f"{wishes.delta!r}"]
+    )
+    words += ["--dataset", wishes.dataset] if wishes.dataset else []
+    return words + ([] if peers is None else ["--peers", str(peers.resolve())])
 
 
 def _run(member: Member) -> None:
     """Take part; signals end it, the second at once."""
-    told: list[int] = []
+    heard: list[int] = []
 
     def end(number: int, _frame: FrameType | None) -> None:
-        told.append(number)
+        heard.append(number)
         for each in (signal.SIGINT, signal.SIGTERM):
             signal.signal(each, signal.SIG_DFL)
         member.stop()
@@ -92,5 +111,5 @@ def _run(member: Member) -> None:
         signal.signal(number, end)
     reason = member.run()
     say(f"Ended: {reason}")
-    if told == [signal.SIGINT]:
+    if heard == [signal.SIGINT]:
         raise SystemExit(130)

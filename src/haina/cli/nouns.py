@@ -47,7 +47,7 @@ def _noun(**options: Any) -> typer.Typer:
 
 
 nodes, rounds, models, budget = (_noun(cls=Noun) for _ in range(4))
-config, federation = (_noun(no_args_is_help=True) for _ in range(2))
+config, federation, canaries = (_noun(no_args_is_help=True) for _ in range(3))
 
 
 def register(app: typer.Typer) -> None:
@@ -63,6 +63,9 @@ def register(app: typer.Typer) -> None:
         budget,
         name="budget",
         help="See what is spent of whose privacy; plan noise; export the page (export).",
+    )
+    app.add_typer(
+        canaries, name="canaries", help="Audit a federation that runs, by sites that send what can be found."
     )
     app.add_typer(config, name="config", help="See and change settings while everything runs.")
     app.add_typer(federation, name="federation", help="Start, pause or stop a federation; what it found.")
@@ -275,6 +278,37 @@ def export_budget(
     from haina.cli.budget import export as command
 
     command(where, folder, out, audit or [], as_json=as_json)
+
+
+# ------------------------------------------------------------------------------------------------ canaries
+
+
+@canaries.command("new")
+def new_canaries(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to keep their seed.")],
+    count: Annotated[int, typer.Option(min=2, help="How many; a fair coin lets half of them in.")] = 24,
+) -> None:
+    """Make canaries for one audit."""
+    from haina.cli.canaries import new as command
+
+    command(file, count)
+
+
+@canaries.command("judge")
+@reaching
+def judge_canaries(
+    where: Where,
+    file: Annotated[Path, typer.Argument(metavar="CANARIES", help="The file that `new` made.")],
+    federation: Annotated[Path, typer.Argument(metavar="FEDERATION.toml", help="What was promised.")],
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the finding here, as JSON.")] = None,
+    confidence: Annotated[float, typer.Option(min=0.5, max=0.9999, help="Of the bound.")] = 0.95,
+    as_json: Json = False,
+) -> None:
+    """Look for them in the models that were published, and hold that against the promise."""
+    from haina.cli.canaries import judge as command
+
+    if not command(where, file, federation, out, confidence, as_json=as_json):
+        raise typer.Exit(1)
 
 
 # ------------------------------------------------------------------------------------------------ config

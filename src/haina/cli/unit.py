@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import getpass
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 _UNIT = """\
@@ -50,7 +51,16 @@ SystemCallArchitectures=native
 WantedBy=multi-user.target"""
 
 
-def unit(where: Path, source: str, folder: Path, tasks: Path, door: str, *, periodic: bool) -> str:
+def unit(
+    where: Path,
+    source: str,
+    folder: Path,
+    tasks: Path,
+    door: str,
+    *,
+    periodic: bool,
+    more: Sequence[str] = (),
+) -> str:
     """The text of the unit.
 
     Args:
@@ -60,6 +70,7 @@ def unit(where: Path, source: str, folder: Path, tasks: Path, door: str, *, peri
         tasks: folder with the site's own `task.py`.
         door: of the coordinator.
         periodic: train at this site's own times.
+        more: further words of the command.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     rows = str(Path(source).resolve()) if Path(source).is_file() else source
@@ -67,6 +78,7 @@ def unit(where: Path, source: str, folder: Path, tasks: Path, door: str, *, peri
     words += ["--state", str(folder.resolve()), "--folder", str(tasks.resolve()), "--door", door]
     if periodic:
         words.append("--periodic")
+    words += more
     name = folder.resolve().name.removeprefix("haina-node-")
     return _UNIT.format(
         name=name.replace("%", "%%"),

@@ -15,6 +15,8 @@ from haina.wire.messages import (
     Ack,
     Ask,
     AuditEntry,
+    BudgetInfo,
+    ChargeInfo,
     Enrol,
     Enrolled,
     Event,
@@ -30,6 +32,7 @@ from haina.wire.messages import (
     Renew,
     Role,
     RoundInfo,
+    Sealed,
     SettingsChange,
     SettingsEntry,
     Welcome,
@@ -106,6 +109,9 @@ class Core(Protocol):
     async def fail(self, caller: Caller, failed: Failed) -> Ack:
         """A node could not train."""
 
+    async def seal(self, caller: Caller, sealed: Sealed) -> Ack:
+        """A member's message in one stage of a secure sum."""
+
     # -- operators and viewers
     async def invite(self, caller: Caller, request: Invite) -> Invitation:
         """A new invitation."""
@@ -148,6 +154,12 @@ class Core(Protocol):
 
     async def audit(self, caller: Caller, last: int) -> Sequence[AuditEntry]:
         """The last lines of the audit log, oldest first."""
+
+    async def budgets(self, caller: Caller) -> Sequence[BudgetInfo]:
+        """Privacy budgets, and what is spent of them."""
+
+    async def charges(self, caller: Caller, owner: str | None, last: int) -> Sequence[ChargeInfo]:
+        """The last charges to budgets, of one owner or of all, oldest first."""
 
     def follow(self, caller: Caller, federation: str | None) -> AsyncIterator[AuditEntry]:
         """What happens from now on, as it happens (`haina logs --follow`)."""

@@ -6,6 +6,7 @@ Nothing here blocks the loop: the store and the disk are called in threads. Who 
 from __future__ import annotations
 
 import asyncio
+import base64
 import logging
 from collections.abc import Coroutine, Iterable
 from contextlib import suppress
@@ -17,6 +18,7 @@ from haina.coordinator.contract import Blob, Caller, Landing
 from haina.coordinator.ground import Ground
 from haina.coordinator.landing import Arrival
 from haina.coordinator.operators import Operators, revoked
+from haina.coordinator.sealing import STAGES
 from haina.coordinator.station import Station
 from haina.coordinator.store import ContributionRow, InvitationRow, NodeRow, Outcome, Seen
 from haina.coordinator.uploads import Commits, check_manifest, place
@@ -35,6 +37,7 @@ from haina.wire.messages import (
     Received,
     Renew,
     Role,
+    Sealed,
     Settings,
     Task,
     Welcome,
@@ -244,10 +247,20 @@ class CoordinatorCore(Operators):
                 mode=hello.mode,
                 federation=station.name,
                 now=self.ground.clock(),
+                identity=hello.identity,
+                # As with the rows: one that has just started does not know yet.
+                dataset=hello.dataset or row.dataset,
             )
         )
         if announced is None:
             raise revoked(caller.name)
+        if hello.identity not in (None, announced.identity):
+            raise Refusal(
+                "conflict",
+                f"{caller.name} signs its part in secure sums with another key than before",
+                allowed=f"the key {announced.identity}, which the other sites know",
+                remedy="Use the folder that this site had before, or ask the operator for a new invitation: haina invite NAME --replace",
+            )
         row = announced
         self.forget_callers()
         if hello.examples:
@@ -275,8 +288,9 @@ class CoordinatorCore(Operators):
             event = self._event(station, row, ask)
             left = until - loop.time()
             if event is not None:
-                if event.task is not None:
-                    self._saw(row, ask, f"round {event.task.round}")
+                step = event.task or event.sealed
+                if step is not None:
+                    self._saw(row, ask, f"round {step.round}")
                 return event
             if left <= 0:
                 return Event(retry=0.0 if ask.wait else float(self._settings(row).values["ask_interval"]))
@@ -299,12 +313,13 @@ class CoordinatorCore(Operators):
         if not ask.idle:
             return None if settings is None else Event(settings=settings)
         task = None
+        sealed = station.view.step_of(row.name, self.ground.clock())
         # A federation that is paused opens no round; the one under way ends.
         if not self._settings(row).values.get("paused"):
             task = self._task(station, row)
-        if task is None and settings is None:
+        if task is None and settings is None and sealed is None:
             return None
-        return Event(settings=settings, task=task, paused=state == "paused")
+        return Event(settings=settings, task=task, paused=state == "paused", sealed=sealed)
 
     def _task(self, station: Station, row: NodeRow) -> Task | None:
         task, open_row = station.view.task_of(row.name), station.view.row
@@ -373,7 +388,8 @@ class CoordinatorCore(Operators):
     def place_now(self, station: Station, manifest: Manifest) -> int | str:
         """Where an update counts, as things stand (`uploads.place`)."""
         view, staleness = station.view, station.rounds.pace().max_staleness
-        return place(station.hosted, manifest, view.row, view.federation, staleness)
+        sums = None if view.steps is None else view.steps.sums
+        return place(station.hosted, manifest, view.row, view.federation, staleness, sums)
 
     async def again(self, manifest: Manifest, settings_version: int) -> Ack | None:
         """The answer to a second delivery; None where the store, and so any replica, knows of no first one."""
@@ -416,7 +432,8 @@ class CoordinatorCore(Operators):
         self.require(caller, Role.NODE)
         station = self._member(await self._row(caller), failed.federation)
         row = station.view.row
-        if row is None or row.number != failed.round or (row.roster and caller.name not in row.roster):
+        invited = station.view.invited
+        if row is None or row.number != failed.round or (invited is not None and caller.name not in invited):
             return Ack(fate=Fate.REFUSED, reason=f"round {failed.round} is not open for {caller.name}")
         outcome = await self.count(
             station,
@@ -435,6 +452,7 @@ class CoordinatorCore(Operators):
             ),
         )
         if outcome == "new":
+            self._gone(station, failed.round, caller.name)
             self.happened("node.failed", caller.name, {"round": failed.round, "reason": failed.reason})
         fate = (
             Fate.ACCEPTED
@@ -444,6 +462,77 @@ class CoordinatorCore(Operators):
             else Fate.DUPLICATE
         )
         return Ack(fate=fate, settings_version=self._settings(await self._row(caller)).version)
+
+    async def seal(self, caller: Caller, sealed: Sealed) -> Ack:
+        """See `contract.Core.seal`."""
+        self.require(caller, Role.NODE)
+        row = await self._row(caller)
+        station = self._member(row, sealed.federation)
+        settings_version, steps = self._settings(row).version, station.view.steps
+        late = self._untimely(station, sealed)
+        if late is not None:
+            return Ack(fate=Fate.REFUSED, reason=late, settings_version=settings_version)
+        assert steps is not None
+        reason, over = steps.sums.refusal(caller.name, sealed.stage), steps.sums.stage.past(sealed.stage)
+        if reason is not None and not over:
+            return Ack(fate=Fate.REFUSED, reason=reason[:1000], settings_version=settings_version)
+        data = b"" if sealed.reason else _bytes(sealed)
+        if not (sealed.reason or over):
+            await self.ground.run(steps.check, caller.name, row.identity, sealed.stage, data)
+        # Of a stage that is over only the store knows whether this was taken in time.
+        about = sealed.federation, sealed.round, sealed.stage, caller.name
+        taken = await self.ground.run(self.ground.store.put_sealed, *about, data, self.ground.clock())
+        if taken == "new":
+            self._took(station, caller.name, sealed, steps.key)
+            return Ack(fate=Fate.ACCEPTED, settings_version=settings_version)
+        if taken == "same":
+            return Ack(fate=Fate.DUPLICATE, settings_version=settings_version)
+        station.poke()
+        if taken == "other":
+            reason = f"another {sealed.stage} of {caller.name} is here already"
+        reason = reason or f"round {sealed.round} goes on without it: {sealed.stage} is over"
+        return Ack(fate=Fate.REFUSED, reason=reason[:1000], settings_version=settings_version)
+
+    def _untimely(self, station: Station, sealed: Sealed) -> str | None:
+        """Why a message of a secure sum is too late for good; None where its round is under way, and at its stage or beyond.
+
+        Raises:
+            Refusal: unavailable: another replica may be ahead of this one.
+        """
+        if not station.rounds.hidden:
+            return f"federation {station.name} takes updates as they are"
+        view = station.view
+        number = view.federation.closed + 1 if view.row is None else view.row.number
+        if number > sealed.round:
+            return f"round {sealed.round} is over"
+        steps = view.steps if number == sealed.round else None
+        if steps is None or STAGES.index(steps.sums.stage.name) < STAGES.index(sealed.stage):
+            raise Refusal(
+                "unavailable",
+                f"round {sealed.round} is not at {sealed.stage}, as far as is known here",
+                remedy="Send it again in a moment",
+                retry=0.2,
+            )
+        return None
+
+    def _took(self, station: Station, node: str, sealed: Sealed, stage: tuple[int, str]) -> None:
+        """A message of a secure sum is in the store: look whether the stage has all it waits for."""
+        if sealed.reason:
+            what = {"round": sealed.round, "stage": sealed.stage, "reason": sealed.reason}
+            self.happened("node.declined", node, what)
+            self._gone(station, sealed.round, node)
+        elif station.view.stage == stage:
+            station.view.sent.add(node)
+            if station.view.complete:
+                station.poke()
+
+    def _gone(self, station: Station, round: int, node: str) -> None:
+        """A node goes no further in a round: it is not waited for."""
+        view = station.view
+        if view.row is not None and view.row.number == round:
+            view.left.add(node)
+            if view.complete:
+                station.poke()
 
     # ------------------------------------------------------------------------------------------ small things
 
@@ -514,6 +603,13 @@ class CoordinatorCore(Operators):
 def expiry(certificate: bytes | str) -> float:
     """When a certificate ends, seconds since 1970."""
     return load_certificate(certificate).not_valid_after_utc.timestamp()
+
+
+def _bytes(sealed: Sealed) -> bytes:
+    try:
+        return base64.b64decode(sealed.data, validate=True)
+    except ValueError:
+        raise Refusal("invalid", "the data of the message are not base64") from None
 
 
 def _again(there: ContributionRow, manifest: Manifest, settings_version: int) -> Ack:

@@ -11,12 +11,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from haina.coordinator.blobs import Blobs
+from haina.coordinator.charges import counts
 from haina.coordinator.hosted import Hosted
 from haina.coordinator.pace import Pace
 from haina.coordinator.store import FederationRow, ModelRow, Store
 from haina.data.schema import Schema
-from haina.errors import ConfigError
+from haina.errors import ConfigError, PrivacyError
 from haina.federation.bench import Bench
 from haina.federation.envelope import Envelope
 from haina.federation.federation import Federation
@@ -85,7 +88,31 @@ def host(path: Path, store: Store, blobs: Blobs, clock: Callable[[], float]) -> 
     newest = store.model(federation.name)
     assert newest is not None
     envelope = Envelope.of(blobs.path(newest.sha256).read_bytes())
-    return Hosted(federation, envelope, pace_of(federation.serve, federation), Bench(federation))
+    hosted = Hosted(federation, envelope, pace_of(federation.serve, federation), Bench(federation))
+    _check_sums(hosted)
+    return hosted
+
+
+def _check_sums(hosted: Hosted) -> None:
+    """That no secure sum of the nodes of a round can be made, or that one would wrap, is said here, and not when the nodes have trained.
+
+    Raises:
+        ConfigError: with the numbers, and the way out.
+    """
+    policy, file = hosted.policy, hosted.federation.settings
+    if policy is None or policy.hidden is None:
+        return
+    cohort = file.train.clients_per_round or file.serve.nodes
+    limit = hosted.strategy.instructions(hosted.strategy.init(np.zeros(1))).limit
+    try:
+        for clients in {policy.hidden.group or cohort, min(cohort, file.serve.nodes)}:
+            policy.terms(hosted.dimension, limit, clients)
+    except PrivacyError as error:
+        raise ConfigError(
+            f"[privacy] secure_aggregation of federation {hosted.name}: {error.what}",
+            allowed=error.allowed,
+            remedy=error.remedy or "Raise [serve] nodes",
+        ) from error
 
 
 def _check_told(federation: Federation) -> None:
@@ -103,7 +130,17 @@ def _check_told(federation: Federation) -> None:
 
 
 def pace_of(serve: ServeSection, federation: Federation) -> Pace:
-    """How the rounds of a federation run, as `[serve]` says."""
+    """How the rounds of a federation run, as `[serve]` says.
+
+    Raises:
+        ConfigError: updates may be late where each round is charged to those who are in it.
+    """
+    if serve.late and counts(federation.privacy):
+        raise ConfigError(
+            "[privacy] budget charges a round to those who are invited to it, and [serve] lets updates count in later ones",
+            allowed="max_staleness = 0 with a budget",
+            remedy='Leave out [serve] max_staleness and mode = "buffered", or the budget',
+        )
     adaptive = serve.deadline == "adaptive"
     return Pace(
         nodes=serve.nodes,

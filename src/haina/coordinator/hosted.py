@@ -6,7 +6,7 @@ first model, the evaluation on test rows, the judge's opinion) is asked of a ben
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,8 +18,10 @@ from haina.coordinator.pace import Pace
 from haina.federation.bench import Bench
 from haina.federation.envelope import Envelope
 from haina.federation.federation import Federation
+from haina.privacy.policy import Correlating, Covering, Policy
+from haina.privacy.stream import Stream
 from haina.report import Report
-from haina.strategy.parts import Judge, Needs, Payload
+from haina.strategy.parts import Judge, Needs, Payload, Release
 from haina.strategy.strategy import Instructions, Strategy, StrategyState
 from haina.wire.codecs import Stored, decode
 from haina.wire.messages import Task
@@ -77,6 +79,18 @@ class Hosted:
         return self.federation.update_size(self.envelope)
 
     @property
+    def policy(self) -> Policy | None:
+        """What is promised of updates."""
+        return self.federation.privacy
+
+    @cached_property
+    def length(self) -> int:
+        """Length of what is uploaded: of an update's vector, or the words of a secure sum; 0 where it is free."""
+        policy = self.policy
+        hidden = policy is not None and policy.hidden is not None
+        return policy.size(self.dimension) if policy is not None and hidden else self.dimension
+
+    @property
     def rounds(self) -> int:
         """Rounds of the whole federation."""
         return self.federation.settings.train.rounds
@@ -84,6 +98,9 @@ class Hosted:
     @property
     def codecs(self) -> tuple[str, ...]:
         """How updates may be written, the preferred one first."""
+        policy = self.policy
+        if policy is not None and policy.hidden is not None:
+            return ("masked" if policy.word == 32 else "masked64",)
         return self.federation.codecs
 
     def vector(self, codec: str, body: Path, length: int) -> Array | Stored:
@@ -94,11 +111,13 @@ class Hosted:
         """The strategy's state as bytes."""
         return dump(standing.state.to_arrays())
 
-    def standing(self, version: int, model: Path, state: bytes | None) -> Standing:
-        """Where a federation stands, from its stored model and state (None: before the first round)."""
+    def standing(self, version: int, model: Path, state: bytes | None, secret: bytes = bytes(32)) -> Standing:
+        """Where a federation stands, from its stored model and state (None: before the first round; `secret` is then what correlated noise is
+        drawn from).
+        """
         vector = self.envelope.vector(model)
         if state is None:
-            return Standing(version, vector, self.strategy.init(vector))
+            return Standing(version, vector, self.strategy.init(vector, secret))
         arrays, _ = load(state)
         return Standing(version, vector, self.strategy.restore(arrays))
 
@@ -114,7 +133,18 @@ class Hosted:
             control=None if control is None else sha256(control),
             codec=self.codecs[0],
         )
-        return task, control
+        return task.model_copy(update={"limit": instructions.limit}), control
+
+    def release(self, standing: Standing, entropy: Callable[[int], bytes]) -> Release:
+        """Noise for the aggregate of the next round: drawn afresh, or this round's part of noise over all rounds."""
+        instructions = self.strategy.instructions(standing.state)
+        assert self.policy is not None
+        assert instructions.limit is not None
+        if self.policy.correlated is None:
+            return Covering(self.policy, instructions.limit, Stream.fresh(entropy))
+        settings, secret = self.federation.settings, standing.state.parts["release"]["secret"].tobytes()
+        expected = float(settings.train.clients_per_round or settings.serve.nodes)
+        return Correlating(self.policy, instructions.limit, expected, instructions.round, secret)
 
     def announced(self, examples: int) -> Report | None:
         """What a node's share is made from before it has trained; None for a node without rows."""

@@ -10,6 +10,7 @@ import logging
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from haina import __version__
@@ -18,8 +19,11 @@ from haina.coordinator.contract import Caller
 from haina.coordinator.ground import Ground
 from haina.coordinator.station import Bell, Station
 from haina.coordinator.store import AuditRow, FederationRow, InvitationRow, ModelRow, NodeRow, RoundRow
+from haina.privacy.ledger import Account, Charge
 from haina.wire.messages import (
     AuditEntry,
+    BudgetInfo,
+    ChargeInfo,
     FederationInfo,
     Invitation,
     Invite,
@@ -105,6 +109,17 @@ class Operators:
         self.require(caller, Role.OPERATOR, Role.VIEWER)
         rows = await self.ground.run(self.ground.store.audit, 0, min(last, 10_000))
         return [_audit(row) for row in rows]
+
+    async def budgets(self, caller: Caller) -> Sequence[BudgetInfo]:
+        """See `contract.Core.budgets`."""
+        self.require(caller, Role.OPERATOR, Role.VIEWER)
+        return [_budget(account) for account in await self.ground.run(self.ground.store.budgets)]
+
+    async def charges(self, caller: Caller, owner: str | None, last: int) -> Sequence[ChargeInfo]:
+        """See `contract.Core.charges`."""
+        self.require(caller, Role.OPERATOR, Role.VIEWER)
+        charges = partial(self.ground.store.charges, owner=owner, last=min(last, 10_000))
+        return [_charge(charge) for charge in await self.ground.run(charges)]
 
     async def follow(self, caller: Caller, federation: str | None) -> AsyncIterator[AuditEntry]:
         """See `contract.Core.follow`."""
@@ -195,6 +210,7 @@ class Operators:
         assert row is not None
         model = store.model(name, None)
         current = store.current_round(name)
+        policy = self.stations[name].hosted.policy
         return FederationInfo(
             name=name,
             state=row.state,
@@ -206,6 +222,7 @@ class Operators:
             metrics={} if model is None else dict(model.metrics),
             round=None if current is None else self._round(current),
             result=row.result or "",
+            promises=() if policy is None else policy.promises,
             nodes=sum(node.federation == name and node.role == Role.NODE for node in store.nodes()),
         )
 
@@ -274,6 +291,7 @@ class Operators:
             quorum=row.quorum,
             reason=row.reason,
             record=row.record,
+            stage=(row.stage or {}).get("name", "") if row.state == "open" else "",
         )
 
     # ------------------------------------------------------------------------------------------ models
@@ -412,6 +430,26 @@ def make_invitation(ground: Ground, request: Invite) -> Invitation:
 
 def _node(row: NodeRow) -> NodeInfo:
     return NodeInfo.model_validate({name: getattr(row, name) for name in NodeInfo.model_fields})
+
+
+def _budget(account: Account) -> BudgetInfo:
+    spent = account.spent
+    said = {
+        name: getattr(account.budget, name)
+        for name in BudgetInfo.model_fields
+        if hasattr(account.budget, name)
+    }
+    return BudgetInfo(
+        **said,
+        spent_epsilon=spent.epsilon,
+        spent_delta=spent.delta,
+        spent_rho=spent.rho,
+        fraction=spent.fraction,
+    )
+
+
+def _charge(charge: Charge) -> ChargeInfo:
+    return ChargeInfo.model_validate({name: getattr(charge, name) for name in ChargeInfo.model_fields})
 
 
 def _model(row: ModelRow) -> ModelInfo:

@@ -16,9 +16,11 @@ from typing import TypeVar
 
 from haina.coordinator.hosted import Hosted
 from haina.coordinator.rounds import Rounds
+from haina.coordinator.sealing import Stage
+from haina.coordinator.steps import Steps
 from haina.coordinator.store import FederationRow, RoundRow, Store
 from haina.errors import HainaError
-from haina.wire.messages import Task
+from haina.wire.messages import SealedTask, Task
 
 log = logging.getLogger("haina.station")
 T = TypeVar("T")
@@ -57,21 +59,43 @@ async def within(event: asyncio.Event, seconds: float) -> None:
 
 @dataclass
 class View:
-    """What is known of a federation without asking the store."""
+    """What is known of a federation without asking the store.
+
+    Args:
+        federation: its row.
+        row: the round under way.
+        task: what it asks of those who are invited.
+        invited: their names; None where anybody is.
+        answered: who has sent an update for it, or failed.
+        steps: what members of its secure sums are told in this stage.
+        sent: who has answered in this stage.
+        left: who goes no further.
+    """
 
     federation: FederationRow
     row: RoundRow | None = None
     task: Task | None = None
-    invited: frozenset[str] = frozenset()
+    invited: frozenset[str] | None = None
     answered: set[str] = field(default_factory=set)
+    steps: Steps | None = None
+    sent: set[str] = field(default_factory=set)
+    left: set[str] = field(default_factory=set)
 
     def task_of(self, node: str) -> Task | None:
         """The task that waits for a node."""
         if self.row is None or self.row.state != "open" or node in self.answered:
             return None
-        if self.invited and node not in self.invited:
+        if self.invited is not None and node not in self.invited:
+            return None
+        if self.steps is not None and (self.steps.sums.stage.name != "advertise" or node in self.sent):
             return None
         return self.task
+
+    def step_of(self, node: str, now: float) -> SealedTask | None:
+        """The next step of a secure sum that waits for a node."""
+        if self.steps is None or self.row is None or self.row.state != "open" or node not in self._missing:
+            return None
+        return self.steps.task(node, now)
 
     def heard(self, round: int, node: str) -> bool:
         """False when the store has nothing of a node for a round as far as is known here; another replica may know better, as the commit will say."""
@@ -82,9 +106,23 @@ class View:
         """True when the open round has all it waits for."""
         if self.row is None:
             return False
-        return len(self.answered) >= (
-            min(self.row.target, len(self.invited)) if self.invited else self.row.target
-        )
+        if self.steps is not None:
+            ready = self.steps.sums.stage.name == "advertise" and len(self.sent) >= self.row.target
+            return ready or not self._missing
+        most = self.row.target if self.invited is None else min(self.row.target, len(self.invited))
+        return len(self.answered) >= most
+
+    @property
+    def stage(self) -> tuple[int, str] | None:
+        """Which stage of which round; None without a round, or without secure sums."""
+        return None if self.steps is None else self.steps.key
+
+    @property
+    def _missing(self) -> frozenset[str]:
+        assert self.steps is not None
+        sums = self.steps.sums
+        sent = self.answered if sums.stage.name == "upload" else self.sent
+        return sums.wanted - sent - self.left
 
 
 class Station:
@@ -176,7 +214,8 @@ class Station:
             # Every look may open a round; one by schedule is due at a known moment.
             due = self._opened + every - self._clock()
             return min(_LOOK, due) if every and due > 0 else _LOOK
-        left = row.deadline - self._clock()
+        stage = Stage.of(row)
+        left = (row.deadline if stage is None else stage.until) - self._clock()
         # Past the deadline somebody else closes it, or it could not be closed just now.
         return min(_LOOK, max(0.01, left)) if left > 0 else _LOOK
 
@@ -188,10 +227,15 @@ class Station:
         # What this process answered since the read began must not be forgotten.
         if before.row is not None and view.row is not None and before.row.number == view.row.number:
             view.answered |= before.answered
+            view.left |= before.left
+            if before.stage == view.stage:
+                view.sent |= before.sent
         self.view = view
         if view.row is not None:
             self._opened = view.row.opened
         new_round = (before.row and before.row.number) != (view.row and view.row.number)
+        if before.stage != view.stage and not new_round:
+            self.bell.ring()
         if new_round or before.federation.state != view.federation.state:
             self.given = {
                 key: when for key, when in self.given.items() if view.row and key[0] >= view.row.number - 8
@@ -209,10 +253,18 @@ class Station:
         if row is None:
             return View(federation)
         heard = self._store.contributions(self.name, row.number)
-        return View(
+        view = View(
             federation,
             row,
             Task.model_validate(row.task),
-            frozenset(row.roster),
+            None if self.rounds.pace().buffered else frozenset(row.roster),
             {contribution.node for contribution in heard},
         )
+        if row.stage is None:
+            return view
+        sums = self.rounds.sums(row, heard)
+        steps = self.view.steps
+        # What a stage passes on does not change while it lasts, and may be long.
+        if steps is None or steps.key != (row.number, sums.stage.name):
+            steps = Steps.read(sums, self._store)
+        return replace(view, steps=steps, sent=set(sums.sent[sums.stage.name]), left=set(sums.left))

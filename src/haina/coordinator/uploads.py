@@ -16,6 +16,7 @@ from typing import Any
 
 from haina.coordinator.contract import Caller, Refusal
 from haina.coordinator.hosted import Hosted
+from haina.coordinator.sealing import Sums
 from haina.coordinator.store import ContributionRow, FederationRow, Outcome, RoundRow
 from haina.errors import HainaError, ReportError
 from haina.report import Report
@@ -116,11 +117,11 @@ def check_manifest(hosted: Hosted, caller: Caller, manifest: Manifest, largest: 
         )
     if manifest.codec not in hosted.codecs:
         raise Refusal("invalid", f"the codec is {manifest.codec}", allowed=", ".join(hosted.codecs))
-    if manifest.length != hosted.dimension:
+    if manifest.length != hosted.length:
         raise Refusal(
             "invalid",
             f"the vector has {manifest.length} numbers",
-            allowed=f"{hosted.dimension}, as the model of this federation",
+            allowed=f"{hosted.length}, as the model of this federation",
         )
     if hosted.payload is not Payload.COLLECT:
         expected = size(manifest.codec, manifest.length)
@@ -135,7 +136,12 @@ def check_manifest(hosted: Hosted, caller: Caller, manifest: Manifest, largest: 
 
 
 def place(
-    hosted: Hosted, manifest: Manifest, row: RoundRow | None, federation: FederationRow, max_staleness: int
+    hosted: Hosted,
+    manifest: Manifest,
+    row: RoundRow | None,
+    federation: FederationRow,
+    max_staleness: int,
+    sums: Sums | None = None,
 ) -> int | str:
     """Where an update counts: the number of the open round, or the reason why it never will.
 
@@ -145,10 +151,11 @@ def place(
         row: the round that is under way, if one is.
         federation: where the federation stands.
         max_staleness: rounds that an update may be behind.
+        sums: the round's secure sums, where it has some.
 
     Raises:
-        Refusal: unavailable: no round is open just now, and the update may count in the next; or another replica has opened a round that is not
-            known here yet.
+        Refusal: unavailable: no round is open just now, and the update may count in the next; or another replica has opened a round, or has begun to
+            take updates, which is not known here yet.
     """
     number = federation.closed + 1 if row is None else row.number
     behind = number - manifest.round
@@ -169,7 +176,9 @@ def place(
         raise Refusal("unavailable", "no round is open at the moment", remedy="Send it again in a moment")
     if behind == 0 and manifest.version != row.version:
         return f"the update began from version {manifest.version}, and round {number} from {row.version}"
-    if behind == 0 and row.roster:
+    if sums is not None:
+        return _masked(manifest, row, sums)
+    if behind == 0 and not hosted.pace.buffered:
         announced = row.roster.get(manifest.node)
         if announced is None:
             return f"{manifest.node} was not invited to round {number}"
@@ -180,3 +189,15 @@ def place(
                 "shares were made from what was announced"
             )
     return row.number
+
+
+def _masked(manifest: Manifest, row: RoundRow, sums: Sums) -> int | str:
+    """Where the words of a member count, as the stage of its round is known here."""
+    if not sums.stage.past("share"):
+        raise Refusal(
+            "unavailable",
+            f"round {row.number} takes no updates yet, as far as is known here",
+            remedy="Send it again in a moment",
+            retry=0.2,
+        )
+    return sums.refusal(manifest.node, "upload") or row.number

@@ -259,7 +259,9 @@ def _spoken(error: ValidationError, raw: dict[str, Any], file: str) -> ConfigErr
     for step in first["loc"]:
         places = range(len(value)) if isinstance(value, list) else value if isinstance(value, dict) else ()
         known = step in places
-        if not known and (step is not first["loc"][-1] or first["type"] not in {"extra_forbidden", "missing"}):
+        if not known and (
+            step is not first["loc"][-1] or first["type"] not in {"extra_forbidden", "missing"}
+        ):
             continue
         keys.append(str(step))
         value = value[step] if known else None

@@ -7,8 +7,9 @@ folder; nothing that can run ever comes over the wire.
 from __future__ import annotations
 
 import importlib.util
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -20,14 +21,19 @@ from haina.data.schema import Schema
 from haina.errors import ConfigError, TrustError, Unreachable
 from haina.federation.bench import Bench
 from haina.federation.federation import Federation
+from haina.federation.sealed import fewest
+from haina.node.canary import SOURCE, CanaryBench
 from haina.node.enrolment import Address
+from haina.node.guard import Guard, Wishes
 from haina.node.link import Link
 from haina.node.link.http import HttpLink
+from haina.node.peers import Peers, fingerprint, signing_key
+from haina.node.sealing import Sealing
 from haina.node.session import PASSING, Session, StoppedError
-from haina.node.trainer import Trainer
+from haina.node.trainer import Learnt, Trainer
 from haina.wire.codecs import CODECS
 from haina.wire.identity import Credentials, request
-from haina.wire.messages import Ask, Hello, Renew, Welcome
+from haina.wire.messages import Ask, Hello, Renew, Task, Welcome
 from haina.wire.refusal import Refusal
 from haina.wire.tls import client_context
 
@@ -102,6 +108,8 @@ class Member:
         once: end after one acknowledged update.
         daemon: stay when the federation has ended, and wait for it to go on.
         periodic: train when it is this site's time, and not when a round opens.
+        wishes: of the owner of the rows.
+        peers: keys of the other sites, where people gave them.
     """
 
     line: Line
@@ -112,9 +120,12 @@ class Member:
     once: bool = False
     daemon: bool = False
     periodic: bool = False
+    wishes: Wishes = field(default_factory=Wishes)
+    peers: Mapping[str, bytes] | None = None
     _stop: Flag = field(default_factory=Flag)
     _session: Session | None = None
     _federation: str = ""
+    _fewest: int = 0
 
     def run(self) -> str:
         """Take part. Returns why it ended, in words.
@@ -155,6 +166,7 @@ class Member:
             codecs=tuple(CODECS),
             learners=tuple(name for name, module in _NEEDS.items() if importlib.util.find_spec(module)),
             mode="periodic" if self.periodic else "rounds",
+            dataset=self.wishes.dataset,
         )
         return Session(
             self.line.connect,
@@ -164,13 +176,48 @@ class Member:
             self.rng,
             once=self.once,
             tell=self.tell,
+            seal=self._sealing,
         )
 
     def _trainer(self, welcome: Welcome) -> Trainer:
         self._federation = welcome.federation
         known = Schema.from_json(welcome.columns)
         federation = Federation.of(welcome.text, f"{welcome.federation}.toml", self.tasks, known)
-        return Trainer(Bench(federation, site=self.source), self.line.credentials)
+        policy, name, folder = federation.privacy, self.line.credentials.name, self.line.folder
+        training = federation.training
+        guard = Guard(policy, federation.name, name, folder, self.wishes, self.line.clock, training=training)
+        if policy is not None:
+            for promise in policy.promises:
+                self.tell(promise)
+        self._fewest = 0
+        if guard.hidden:
+            self._fewest = fewest(federation)
+            key = signing_key(folder)
+            assert self._session is not None
+            self._session.hello = self._session.hello.model_copy(update={"identity": fingerprint(key)})
+            self.tell(f"the key of this site in secure sums, for the other sites: {fingerprint(key)}")
+        bench: Bench | CanaryBench = (
+            CanaryBench(self.source, policy)
+            if self.source.startswith(SOURCE)
+            else Bench(federation, site=self.source)
+        )
+        return Trainer(bench, self.line.credentials, guard)
+
+    def _sealing(self, task: Task, learnt: Learnt, trainer: Trainer) -> Sealing:
+        guard, folder = trainer.guard, self.line.folder
+        assert guard is not None
+        assert guard.policy is not None
+        return Sealing(
+            policy=guard.policy,
+            task=task,
+            update=learnt.update,
+            memory=learnt.memory,
+            key=signing_key(folder),
+            peers=Peers(folder, self.peers),
+            fewest=self._fewest,
+            begin=guard.begin,
+            entropy=os.urandom,
+        )
 
     def _until_more(self) -> None:
         """Look now and then whether the federation goes on, without a training process and without a word in its logs."""

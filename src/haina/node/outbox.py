@@ -111,6 +111,13 @@ class Outbox:
             return {}
         return {name: np.array(array) for name, array in arrays.items()}
 
+    def remember(self, memory: Mapping[str, Array]) -> None:
+        """What follows from an update that never lay here, because it must not be sent twice; called when it is acknowledged."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        draft = self.folder / ".memory.new"
+        _write(draft, [dump(dict(memory))])
+        self._become(draft)
+
     def _become(self, memory: Path) -> None:
         if memory.exists():
             memory.replace(self.folder.parent / "memory.safetensors")

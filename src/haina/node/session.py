@@ -5,10 +5,14 @@ asked anew. The network may vanish at any moment and for any time (a hibernating
 off until it answers, and nothing is repeated that would count twice.
 
 Training runs in a process of its own (`haina.federation.bench`), so that a crash of a framework is a failed round and not a dead node.
+
+Where updates leave as parts of secure sums, the trained update stays in memory, and the steps of the sum come as answers to the same question
+(`_step`). Nothing of it survives a kill: that site has left the sum.
 """
 
 from __future__ import annotations
 
+import io
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,15 +21,29 @@ from pathlib import Path
 from random import Random
 from threading import Event as Flag
 from threading import Thread
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
-from haina.errors import HainaError, Unreachable
+from haina.errors import HainaError, PrivacyError, Unreachable
 from haina.node.backoff import delays
 from haina.node.cache import Cache
 from haina.node.link import Link
 from haina.node.outbox import Outbox, Parcel
-from haina.node.trainer import Trainer
-from haina.wire.messages import Ask, Event, Failed, Fate, Hello, Settings, Task, Welcome
+from haina.node.sealing import Masked, Sealing, words_of
+from haina.node.trainer import Learnt, Trainer
+from haina.privacy.secagg import SecAggError
+from haina.wire.messages import (
+    Ask,
+    Event,
+    Failed,
+    Fate,
+    Hello,
+    Manifest,
+    Sealed,
+    SealedTask,
+    Settings,
+    Task,
+    Welcome,
+)
 from haina.wire.refusal import Refusal
 
 log = logging.getLogger("haina.node")
@@ -42,6 +60,8 @@ PASSING = frozenset({"unavailable", "too_many", "internal", "full"})
 _BROKEN = frozenset({"range", "conflict", "malformed"})
 #: Tries of one upload before such a refusal is believed.
 _TRIES = 6
+#: Seconds of rest where the same question comes again: another replica has not heard of the answer yet.
+_AGAIN = 0.1
 
 
 class StoppedError(Exception):
@@ -62,6 +82,7 @@ class Session:
         tell: shows a line to a person.
         delivered: updates acknowledged so far.
         training: True while a round is trained.
+        seal: makes this site's part in a secure sum of a trained update; None where there are none.
     """
 
     connect: Callable[[Link | None], Link]
@@ -73,6 +94,9 @@ class Session:
     tell: Callable[[str], None] = log.info
     delivered: int = 0
     training: bool = False
+    seal: Callable[[Task, Learnt, Trainer], Sealing] | None = None
+    _part: Sealing | None = None
+    _declined: tuple[int, str] = (0, "")
     _stop: Flag = field(default_factory=Flag)
     _link: Link | None = None
     _settings: Settings = field(default_factory=lambda: Settings(version=0, values={}))
@@ -96,22 +120,23 @@ class Session:
         welcome = self._patiently(lambda link: link.hello(self.hello))
         self._apply(welcome.settings)
         with self.open(welcome) as trainer:
-            hello = self.hello.model_copy(
-                update={"examples": trainer.examples, "federation": welcome.federation}
-            )
+            examples = trainer.examples if trainer.guard is None else trainer.guard.examples(trainer.examples)
+            hello = self.hello.model_copy(update={"examples": examples, "federation": welcome.federation})
             self._patiently(lambda link: link.hello(hello))
             self.tell(f"{welcome.name} takes part in {welcome.federation} with {trainer.examples} examples")
             folder = self.folder / welcome.federation
             outbox, cache = Outbox(folder / "outbox"), Cache(folder / "models")
             for parcel in outbox.waiting():
-                self._deliver(outbox, parcel)
+                self._deliver(outbox, parcel, trainer)
             while not (self.once and self.delivered):
                 event = self._ask(hello)
                 if event.finished:
                     return event.reason or "the federation has ended"
                 if event.task is not None:
                     self._round(event.task, trainer, outbox, cache)
-                if hello.mode == "periodic" and not (self.once and self.delivered):
+                if event.sealed is not None:
+                    self._step(event.sealed, trainer, outbox)
+                elif hello.mode == "periodic" and not self._part and not (self.once and self.delivered):
                     self._sleep(float(self._settings.values.get("report_interval", 300.0)))
                 elif event.task is None:
                     self._sleep(event.retry)
@@ -125,7 +150,8 @@ class Session:
         ask = Ask(
             federation=hello.federation or "",
             settings_version=self._settings.version,
-            wait=0.0 if hello.mode == "periodic" else WAIT,
+            # A secure sum does not wait for this site's own time.
+            wait=0.0 if hello.mode == "periodic" and self._part is None else WAIT,
         )
         event = self._patiently(lambda link: link.ask(ask), hello)
         if event.settings is not None:
@@ -133,6 +159,19 @@ class Session:
         return event
 
     def _round(self, task: Task, trainer: Trainer, outbox: Outbox, cache: Cache) -> None:
+        guard = trainer.guard
+        if self._part is not None and self._part.fits(task):
+            # Another replica has not heard yet that this is trained.
+            self._sleep(_AGAIN)
+            return
+        self._part = None
+        refusal = "" if guard is None else guard.refusal(task.round)
+        if refusal:
+            self.tell(f"round {task.round}: {refusal}")
+            self._say_failed(Failed(federation=task.federation, round=task.round, reason=refusal[:1000]))
+            self._sleep(1.0)
+            return
+
         def fetch(sha256: str) -> Path:
             def get(link: Link) -> Path:
                 def append(path: Path, offset: int) -> None:
@@ -153,19 +192,45 @@ class Session:
             return
         with self._pulse(task):
             trainer.threads(int(self._settings.values.get("threads") or 0))
-            trained = trainer.train(task, model, control, outbox.memory())
+            memory = outbox.memory()
+            hidden = guard is not None and guard.hidden
+            trained = (trainer.learn if hidden else trainer.train)(task, model, control, memory)
         if isinstance(trained, tuple):
             failed, words = trained
             self.tell(f"round {task.round}: {words}")
             self._say_failed(failed)
             return
-        self._deliver(outbox, outbox.put(trained.manifest, trained.pieces, trained.memory))
+        if isinstance(trained, Learnt):
+            self._advertise(task, trained, trainer)
+            return
+        if guard is not None:
+            try:
+                guard.begin(task.round)
+            except PrivacyError as error:
+                self.tell(f"round {task.round}: {error}")
+                self._say_failed(Failed(federation=task.federation, round=task.round, reason=words_of(error)))
+                return
+        self._deliver(outbox, outbox.put(trained.manifest, trained.pieces, trained.memory), trainer)
 
-    def _deliver(self, outbox: Outbox, parcel: Parcel) -> None:
-        manifest, tries = parcel.manifest, 0
+    def _deliver(self, outbox: Outbox, parcel: Parcel, trainer: Trainer) -> None:
+        manifest = parcel.manifest
+        reason = self._send(manifest, lambda: parcel.body.open("rb"))
+        if trainer.guard is not None:
+            # Whatever became of it: it has left.
+            trainer.guard.left(manifest.round)
+        if reason is None:
+            outbox.delivered(parcel)
+            self.delivered += 1
+            self.tell(f"round {manifest.round}: delivered ({manifest.bytes} bytes)")
+        else:
+            outbox.refused(parcel)
+            self._say_refused(manifest, reason)
+
+    def _send(self, manifest: Manifest, opened: Callable[[], BinaryIO]) -> str | None:
+        """Upload until there is an answer: why it was refused; None when it counts."""
+        tries = 0
 
         def send(link: Link) -> str | None:
-            """The reason for refusing it; None when it counts."""
             nonlocal tries
             tries += 1
             offset = 0
@@ -177,7 +242,7 @@ class Session:
                 offset = here.bytes if here.sha256 == manifest.sha256 else 0
             rate = int(self._settings.values.get("upload_bytes_per_second", 0))
             try:
-                with parcel.body.open("rb") as body:
+                with opened() as body:
                     ack = link.upload(manifest, body, offset, rate=rate or None)
             except Refusal as error:
                 if error.code in _BROKEN and tries < _TRIES:
@@ -186,24 +251,97 @@ class Session:
             return (ack.reason or "refused") if ack.fate is Fate.REFUSED else None
 
         try:
-            reason = self._patiently(send)
+            return self._patiently(send)
+        except Refusal as error:
+            return str(error)
+
+    def _say_refused(self, manifest: Manifest, reason: str) -> None:
+        """Without a word the coordinator would go on to wait for this node, and to give it the same task."""
+        self.tell(f"round {manifest.round}: the update was refused: {reason}")
+        words = f"the update was refused: {reason}"[:1000]
+        self._say_failed(Failed(federation=manifest.federation, round=manifest.round, reason=words))
+
+    # ------------------------------------------------------------------------------------------ secure sums
+
+    def _advertise(self, task: Task, learnt: Learnt, trainer: Trainer) -> None:
+        """Say that a round is trained, and keep what was learnt for the steps that follow."""
+        assert self.seal is not None
+        part = self.seal(task, learnt, trainer)
+        reason = self._say_sealed(part.advertise())
+        if not reason:
+            self._part = part
+            self.tell(f"round {task.round}: trained; waiting to be summed with others")
+            return
+        # It came too late, or was started again in the middle of the round, and its first keys are gone.
+        words = f"its keys were not taken: {reason}"[:1000]
+        self._say_failed(Failed(federation=task.federation, round=task.round, reason=words))
+
+    def _step(self, step: SealedTask, trainer: Trainer, outbox: Outbox) -> None:
+        """Take the next step of a secure sum, or say why not."""
+        part = self._part
+        try:
+            if part is None or not part.fits(step):
+                raise SecAggError(
+                    "order",
+                    f"{step.stage} of round {step.round} is asked for, and this site has no secrets of it",
+                    remedy="It was started again in the middle of the round; it will be there in the next",
+                )
+            if part.answered(step):
+                self._sleep(_AGAIN)
+                if isinstance(part.answer(step), Masked) and part.delivered:
+                    return
+            answer = part.answer(step)
+        except PrivacyError as error:
+            self._part = None
+            self._decline(step, error)
+            return
+        if isinstance(answer, Sealed):
+            refused = self._say_sealed(answer)
+            if step.stage == "unmask":
+                # Others may have been quicker, and enough.
+                self.delivered += 1
+            elif refused:
+                self._part = None
+            return
+        self._upload(part, answer, trainer, outbox)
+
+    def _upload(self, part: Sealing, masked: Masked, trainer: Trainer, outbox: Outbox) -> None:
+        manifest = trainer.masked(part.task, masked)
+        reason = self._send(manifest, lambda: io.BytesIO(masked.words))
+        if trainer.guard is not None:
+            trainer.guard.left(manifest.round)
+        if reason is None:
+            outbox.remember(part.memory)
+            part.forget_words()
+            self.tell(f"round {manifest.round}: delivered ({manifest.bytes} bytes, masked)")
+        else:
+            self._part = None
+            self._say_refused(manifest, reason)
+
+    def _say_sealed(self, sealed: Sealed) -> str:
+        """Send a message of a secure sum: why the coordinator does not take it; empty when it does."""
+        try:
+            ack = self._patiently(lambda link: link.seal(sealed))
+            reason = (ack.reason or "refused") if ack.fate is Fate.REFUSED else ""
         except Refusal as error:
             reason = str(error)
-        if reason is None:
-            outbox.delivered(parcel)
-            self.delivered += 1
-            self.tell(f"round {manifest.round}: delivered ({manifest.bytes} bytes)")
+        if reason:
+            self.tell(f"round {sealed.round}: {reason}")
+        return reason
+
+    def _decline(self, step: SealedTask, error: PrivacyError) -> None:
+        """Take no further part, and say why: to the person here, and to the operator."""
+        if self._declined == (step.round, step.stage):
+            # Asked again and again, it says no more.
+            self._sleep(1.0)
+            return
+        self._declined = step.round, step.stage
+        self.tell(f"round {step.round}: this site goes no further. {error}")
+        about = {"federation": step.federation, "round": step.round, "reason": words_of(error)}
+        if step.stage in ("share", "upload"):
+            self._say_failed(Failed.model_validate(about))
         else:
-            outbox.refused(parcel)
-            self.tell(f"round {manifest.round}: the update was refused: {reason}")
-            # Without a word the coordinator would go on to wait for this node, and to give it the same task.
-            self._say_failed(
-                Failed(
-                    federation=manifest.federation,
-                    round=manifest.round,
-                    reason=f"the update was refused: {reason}"[:1000],
-                )
-            )
+            self._say_sealed(Sealed.model_validate({**about, "stage": step.stage}))
 
     def _say_failed(self, failed: Failed) -> None:
         try:

@@ -14,7 +14,11 @@ import numpy as np
 from haina.artifact import Array, load
 from haina.errors import HainaError
 from haina.federation.bench import Bench, BenchError
-from haina.update import Failure
+from haina.node.canary import CanaryBench
+from haina.node.guard import SILENT, Guard
+from haina.node.sealing import Masked
+from haina.report import Report
+from haina.update import Failure, Update
 from haina.wire.codecs import encode
 from haina.wire.identity import Credentials, sign
 from haina.wire.messages import Failed, Manifest, Task
@@ -39,6 +43,19 @@ class Packed:
     memory: Mapping[str, Array]
 
 
+@dataclass(frozen=True)
+class Learnt:
+    """What training gave.
+
+    Args:
+        update: not yet anything that may be sent.
+        memory: what the node remembers once it is delivered.
+    """
+
+    update: Update
+    memory: Mapping[str, Array]
+
+
 @dataclass
 class Trainer:
     """Trains the node's rows; use as a context manager.
@@ -46,11 +63,13 @@ class Trainer:
     Args:
         bench: the process with the rows.
         credentials: whose update it is.
+        guard: what may be sent of it; None where nothing is promised.
         examples: rows.
     """
 
-    bench: Bench
+    bench: Bench | CanaryBench
     credentials: Credentials
+    guard: Guard | None = None
     examples: int = 0
 
     def __enter__(self) -> Self:
@@ -61,12 +80,16 @@ class Trainer:
         """
         self.bench.start()
         self.examples = self.bench.examples()
+        if self.guard is not None:
+            self.guard.rows = self.examples
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.bench.close()
+        if self.guard is not None:
+            self.guard.close()
 
     def threads(self, count: int) -> None:
         """How many threads training may use; a change restarts the process."""
@@ -76,6 +99,13 @@ class Trainer:
     def train(
         self, task: Task, model: Path, control: Path | None, memory: Mapping[str, Array]
     ) -> Packed | tuple[Failed, str]:
+        """Train one task, and make of it what may be sent in the clear. Arguments as of `learn`."""
+        learnt = self.learn(task, model, control, memory)
+        return learnt if isinstance(learnt, tuple) else self.pack(task, learnt, memory.get(_RESIDUAL))
+
+    def learn(
+        self, task: Task, model: Path, control: Path | None, memory: Mapping[str, Array]
+    ) -> Learnt | tuple[Failed, str]:
         """Train one task.
 
         Args:
@@ -90,7 +120,6 @@ class Trainer:
         vector = None
         if control is not None:
             vector = np.array(load(control.read_bytes())[0]["control"])
-        residual = memory.get(_RESIDUAL)
         own = {name: array for name, array in memory.items() if name != _RESIDUAL}
         try:
             trained = self.bench.train(
@@ -100,25 +129,41 @@ class Trainer:
             return self._failed(task, error.reason, error.where), str(error)
         if isinstance(trained.result, Failure):
             return self._failed(task, trained.result.reason, trained.where), trained.words
-        update = trained.result
+        return Learnt(trained.result, trained.memory)
+
+    def pack(self, task: Task, learnt: Learnt, residual: Array | None) -> Packed | tuple[Failed, str]:
+        """What may be sent of an update in the clear, bounded and covered as the federation promises."""
+        update = learnt.update
         try:
+            if self.guard is not None:
+                update = self.guard.sent(update, task.limit)
             body, residual = encode(task.codec, update.vector, residual)
         except HainaError as error:
             return self._failed(task, error.what, ""), str(error)
-        kept = dict(trained.memory) | ({} if residual is None else {_RESIDUAL: residual})
+        kept = dict(learnt.memory) | ({} if residual is None else {_RESIDUAL: residual})
         data = memoryview(body.data).cast("B")
-        manifest = Manifest(
-            node=self.credentials.name,
-            federation=task.federation,
-            round=task.round,
-            version=task.version,
-            sha256=hashlib.sha256(data).hexdigest(),
-            bytes=data.nbytes,
-            codec=task.codec,
-            length=len(update.vector),
-            report=update.report.to_json(),
-        )
-        return Packed(sign(self.credentials.key, manifest), [data], kept)
+        manifest = self._manifest(task, data, task.codec, len(update.vector), update.report)
+        return Packed(manifest, [data], kept)
+
+    def masked(self, task: Task, masked: Masked) -> Manifest:
+        """The manifest of masked words: beside them, it says nothing."""
+        return self._manifest(task, masked.words, masked.codec, masked.length, SILENT)
+
+    def _manifest(
+        self, task: Task, body: bytes | memoryview, codec: str, length: int, report: Report
+    ) -> Manifest:
+        fields = {
+            "node": self.credentials.name,
+            "federation": task.federation,
+            "round": task.round,
+            "version": task.version,
+            "sha256": hashlib.sha256(body).hexdigest(),
+            "bytes": len(body),
+            "codec": codec,
+            "length": length,
+            "report": report.to_json(),
+        }
+        return sign(self.credentials.key, Manifest.model_validate(fields))
 
     def _failed(self, task: Task, reason: str, where: str) -> Failed:
         return Failed(

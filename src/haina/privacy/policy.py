@@ -404,7 +404,9 @@ class Policy:
                 "the federation has no budget",
                 remedy="Write [privacy] budget = {epsilon = 8.0, delta = 1e-5}",
             )
-        ways: Literal["pure", "zcdp"] = "zcdp" if terms.composition == "zcdp" else "pure"
+        # What single rows cost is known for all rounds together, as an epsilon at a delta.
+        rho = terms.composition == "zcdp" and self.rows is None
+        ways: Literal["pure", "zcdp"] = "zcdp" if rho else "pure"
         return Budget(owner, dataset, terms.epsilon, terms.delta, ways, opened)
 
     def charge(self, federation: str, round: int, owner: str, dataset: str) -> Charge:
@@ -531,6 +533,8 @@ class Policy:
     @property
     def words(self) -> str:
         """The noise, in a few words: for ledgers and pages."""
+        if self.rows is not None:
+            return f"Gaussian noise on gradients of rows (noise multiplier {self.rows.noise:g})"
         return f"{self.noise} {_called(self.mechanism)}" if self.mechanism is not None else "no noise"
 
 

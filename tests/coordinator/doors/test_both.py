@@ -5,6 +5,7 @@ import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import pytest
 from cut import relay
@@ -15,7 +16,7 @@ from haina.errors import Unreachable
 from haina.node.link.grpc import GrpcLink
 from haina.node.link.http import HttpLink
 from haina.wire import identity, tls
-from haina.wire.messages import Ask, Failed, Fate, Hello, Renew, Role, Task
+from haina.wire.messages import Ask, Failed, Fate, Hello, Renew, Role, Sealed, SealedTask, Task
 from haina.wire.refusal import Refusal
 
 TASK = Task(
@@ -119,6 +120,33 @@ def test_a_failure_is_told(home, link):
     failed = Failed(federation=FEDERATION, round=4, reason="loss is NaN", where="learner.py:10 train")
     assert link.fail(failed).fate is Fate.ACCEPTED
     assert home.core.failures == [("alpha", failed)]
+
+
+def test_a_message_of_a_secure_sum_goes_in_and_its_next_step_comes_out(home, link):
+    sealed = Sealed(federation=FEDERATION, round=4, stage="share", data="AAEC")
+    declined = Sealed(federation=FEDERATION, round=4, stage="consent", reason="changed: another set")
+    assert link.seal(sealed).fate is Fate.ACCEPTED
+    assert link.seal(declined).fate is Fate.ACCEPTED
+    assert home.core.sealed == [("alpha", sealed), ("alpha", declined)]
+    step = SealedTask(
+        federation=FEDERATION,
+        round=4,
+        stage="unmask",
+        group=2,
+        seconds=1.5,
+        data="AAEC" * 400_000,
+        uploaders=("a", "b"),
+    )
+    home.core.step = step
+    assert link.ask(Ask(federation=FEDERATION, settings_version=1, wait=5)).sealed == step
+
+
+def test_budgets_and_charges_are_told_to_operators(home):
+    with closing(home.api()) as api:
+        (budget,) = api.budgets()
+        assert (budget.owner, budget.composition, budget.parts) == ("alpha", "zcdp", ("wards",))
+        assert [charge.owner for charge in api.charges()] == ["alpha", "alpha"]
+        assert [charge.owner for charge in api.charges("beta", last=1)] == ["beta"]
 
 
 def test_a_certificate_is_renewed(home, link):

@@ -68,7 +68,7 @@ class Attacker(Member):
 
     def _trainer(self, welcome: Welcome) -> Trainer:
         trainer = super()._trainer(welcome)
-        return replace(trainer, bench=cast(Bench, Turned(trainer.bench, self.since)))
+        return replace(trainer, bench=cast(Bench, Turned(cast(Bench, trainer.bench), self.since)))
 
 
 def attack(since: str, invitation: str, source: str) -> None:

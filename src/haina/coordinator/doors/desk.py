@@ -32,6 +32,7 @@ KNOWN: dict[str, Callable[[Core, Caller, Q], Awaitable[Any]]] = {
     "ask": lambda core, caller, q: core.ask(caller, q),
     "received": lambda core, caller, q: core.received(caller, q.federation, q.round),
     "fail": lambda core, caller, q: core.fail(caller, q),
+    "seal": lambda core, caller, q: core.seal(caller, q),
     "invite": lambda core, caller, q: core.invite(caller, q),
     "revoke": lambda core, caller, q: core.revoke(caller, q.name, q.why),
     "nodes": lambda core, caller, q: core.nodes(caller),
@@ -46,6 +47,8 @@ KNOWN: dict[str, Callable[[Core, Caller, Q], Awaitable[Any]]] = {
     "settings_log": lambda core, caller, q: core.settings_log(caller, q.last),
     "settings_rollback": lambda core, caller, q: core.settings_rollback(caller, q.version, q.why),
     "audit": lambda core, caller, q: core.audit(caller, q.last),
+    "budgets": lambda core, caller, q: core.budgets(caller),
+    "charges": lambda core, caller, q: core.charges(caller, q.owner, q.last),
 }
 
 #: How the Core answers anyone; the caller's address stands for a name.

@@ -43,7 +43,8 @@ class Contributions(Part):
 
         Returns:
             For each of the batch, in its order: "new"; the row that was there under its key (it is a duplicate, or another one for the same
-            task); "closed": the round it would count in takes no more (or, with secure aggregation, none at this stage); "taken": another contribution of the node counts in that round.
+            task); "closed": the round it would count in takes no more (or, with secure aggregation, none at this stage); "taken": another
+            contribution of the node counts in that round.
         """
 
         def work(transaction: Transaction) -> list[Outcome]:
@@ -123,7 +124,7 @@ class Contributions(Part):
 def _rounds_that_take(
     transaction: Transaction, batch: Iterable[ContributionRow]
 ) -> dict[tuple[str, int], str | None]:
-    """Of the rounds that a batch counts in, those that are open, and the stage of a secure sum at which each is; both stay so until the transaction ends."""
+    """Of the rounds that a batch counts in, those that are open, and at which stage of a secure sum; both stay so until the transaction ends."""
     takes: dict[tuple[str, int], str | None] = {}
     for federation, number in sorted({(row.federation, row.counted_in) for row in batch}):
         query = sa.select(_round.c.state, _round.c.stage)
