@@ -25,6 +25,14 @@ _EXTRAS = {
     "pandas": ("pandas", "tables", "CSV and Parquet files"),
     "pyarrow": ("pyarrow", "tables", "Parquet files"),
     "plotnine": ("plotnine", "plots", "pictures and report pages"),
+    "cryptography": ("cryptography", "node", "real federations, and [privacy]"),
+    "dp_accounting": (
+        "dp-accounting",
+        "privacy",
+        "the tightest accountant of privacy, and haina budget plan",
+    ),
+    "opacus": ("opacus", "opacus", "differential privacy for single rows, in torch"),
+    "tenseal": ("tenseal", "ckks", "sums under homomorphic encryption"),
 }
 
 
