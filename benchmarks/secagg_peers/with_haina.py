@@ -57,6 +57,16 @@ class Clock:
         return out
 
 
+def mean_of(total: Any, grid: Grid) -> Any:
+    """The weighted mean in a sum of words that was opened, piece by piece."""
+    out = np.empty(len(total) - 1)
+    scale = MOST / float(grid.integers(total[:1])[0])
+    for start in range(0, len(out), PIECE):
+        piece = total[start + 1 : start + 1 + PIECE]
+        np.multiply(grid.values(grid.integers(piece)), scale, out=out[start : start + PIECE])
+    return out
+
+
 def play(
     members: int,
     dimension: int,
@@ -117,8 +127,7 @@ def play(
         shown = clock.serve("route", aggregator.consents, consents, name)
         answers[name] = clock.client("unmask", made[name].unmask, uploaders, shown)
     clock.serve("open", aggregator.open, total, shared, uploaders, answers)
-    opened = clock.serve("values", lambda: grid.values(grid.integers(total)))
-    result = opened[1:] * (MOST / grid.integers(total[:1])[0])
+    result = clock.serve("values", mean_of, total, grid)
     return {
         "client": sum(median(times) for times in clock.clients.values()),
         "client_steps": {step: median(times) for step, times in clock.clients.items()},

@@ -280,8 +280,16 @@ def test_an_update_beyond_the_range_does_not_leave(tmp_path):
     circle = Circle(tmp_path).go("share")
     part = circle.parts["a"]
     part.update = replace(part.update, vector=VECTOR * 100)
-    with pytest.raises(PrivacyError, match="coordinate"):
+    with pytest.raises(PrivacyError, match="coordinate 0 of a vector is 100") as caught:
         part.answer(circle.step("a", "upload"))
+    # The person sees which number; the operator does not.
+    assert words_of(caught.value) == "its update does not fit into the sum"
+    assert circle.begun == []
+
+
+def test_an_update_that_noise_must_cover_does_not_leave_without_a_limit(tmp_path):
+    circle = Circle(tmp_path, policy=replace(SUMMED, hidden=Hidden(dropout=0.34))).go("share")
+    refused("changed", circle.parts["a"], circle.step("a", "upload"))
     assert circle.begun == []
 
 
@@ -348,7 +356,7 @@ def guard(folder, policy, name="trial", wishes=Wishes()):  # noqa: B008 -- it is
 
 def test_a_masked_update_leaves_once_a_round_whatever_happens(tmp_path):
     one = guard(tmp_path, HIDDEN)
-    assert one.refusal(5) == ""
+    assert one.refusal(5) is None
     one.begin(5)
     for number in (5, 4):
         with pytest.raises(SecAggError) as caught:
@@ -357,20 +365,22 @@ def test_a_masked_update_leaves_once_a_round_whatever_happens(tmp_path):
     one.close()
     # Also after it was started again, before it trains.
     again = guard(tmp_path, HIDDEN)
-    assert again.refusal(5).startswith("replayed")
-    assert again.refusal(6) == ""
+    assert words_of(again.refusal(5)).startswith("replayed: ")
+    assert again.refusal(6) is None
     # Another federation has rounds of its own.
-    assert guard(tmp_path, HIDDEN, "other").refusal(1) == ""
+    assert guard(tmp_path, HIDDEN, "other").refusal(1) is None
     again.close()
 
 
 def test_a_site_stops_when_its_budget_is_spent(tmp_path):
     one = guard(tmp_path, NOISY)
     for number in (1, 2):
-        assert one.refusal(number) == ""
+        assert one.refusal(number) is None
         one.begin(number)
         one.left(number)
-    assert "the privacy budget of this site is spent" in one.refusal(3)
+    # The operator hears that it is spent, and the person at the site how much.
+    assert words_of(one.refusal(3)) == "the privacy budget of this site is spent"
+    assert "epsilon 1 of 1" in str(one.refusal(3))
     with pytest.raises(PrivacyError, match="the privacy budget of this site is spent"):
         one.begin(3)
     one.close()
@@ -393,14 +403,14 @@ def test_an_owners_own_budget_holds_over_all_federations(tmp_path):
     two = guard(tmp_path, replace(NOISY, allowance=Allowance(50.0, composition="pure")), "second", wishes)
     two.begin(1)
     for each in (one, two):
-        assert "spent" in each.refusal(2)
+        assert "spent" in words_of(each.refusal(2))
         with pytest.raises(PrivacyError):
             each.begin(2)
         each.close()
     with pytest.raises(PrivacyError, match="is asked for"):
         guard(tmp_path, NOISY, "first", Wishes(2.0, dataset="patients"))
     # The budget stays when nobody repeats it.
-    assert "spent" in guard(tmp_path, NOISY, "third", Wishes(dataset="patients")).refusal(1)
+    assert "spent" in words_of(guard(tmp_path, NOISY, "third", Wishes(dataset="patients")).refusal(1))
 
 
 def test_an_owner_with_a_budget_takes_no_part_where_no_epsilon_is_promised(tmp_path):
@@ -413,7 +423,7 @@ def test_a_schedule_is_reserved_once_on_a_node_too(tmp_path):
     policy = replace(SUMMED, allowance=Allowance(8.0, 1e-5, "pld"), rounds=3)
     one = guard(tmp_path, policy)
     for number in (1, 2, 3):
-        assert one.refusal(number) == ""
+        assert one.refusal(number) is None
         one.begin(number)
         one.left(number)
     one.close()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -136,18 +137,19 @@ class Guard:
 
     # ------------------------------------------------------------------------------------------ the ledger
 
-    def refusal(self, number: int) -> str:
-        """Why this site takes no part in a round; empty where it may. Nothing is written."""
+    def refusal(self, number: int) -> PrivacyError | None:
+        """Why this site takes no part in a round; None where it may. Nothing is written."""
         if self.hidden and self._used(number):
-            return f"replayed: this site has sent an update for round {number} or a later one already, and to mask another would give the first away"
+            return self._replayed(number)
         charge = self._charge(number)
         if charge is None or self._ledger is None:
-            return ""
+            return None
         for account in self._ledger.budgets():
             reserved = self._ledger.charges(*self._key, state="reserved") if charge.round == 0 else []
             if account.budget.key == charge.key and charge.id not in {known.id for known in reserved}:
-                return self._words(admits(account.budget, account.totals, charge))
-        return ""
+                reason = admits(account.budget, account.totals, charge)
+                return None if reason is None else _spent(reason)
+        return None
 
     def begin(self, number: int) -> None:
         """Write down, durably, that an update of a round leaves from now on.
@@ -161,21 +163,17 @@ class Guard:
         charge = self._charge(number)
         refused = {} if charge is None else self._ledger.reserve([charge])
         if charge is not None and refused:
-            raise PrivacyError(self._words(refused[charge.id]))
+            raise _spent(refused[charge.id])
         if self.hidden and not self._ledger.use_round(self.federation, number):
-            raise SecAggError(
-                "replayed",
-                f"a masked update of round {number} of {self.federation!r}, or of a later one, was sent before",
-                allowed="one a round",
-                remedy="If the coordinator was set up anew, the federation needs another name",
-            )
+            raise self._replayed(number)
 
     def left(self, number: int) -> None:
-        """The update of a round has left."""
+        """The update of a round has left. Where that cannot be written down, it counts as it stands."""
         charge = self._charge(number)
         # A schedule is one charge for all its rounds: it stays reserved, which counts as much.
         if charge is not None and charge.round and self._ledger is not None:
-            self._ledger.released([charge.id])
+            with suppress(PrivacyError):
+                self._ledger.released([charge.id])
 
     def _open(self, own: Budget | None) -> None:
         assert self._ledger is not None
@@ -231,5 +229,15 @@ class Guard:
     def _budgets(self) -> list[Account]:
         return [] if self._ledger is None else self._ledger.budgets()
 
-    def _words(self, reason: str | None) -> str:
-        return "" if reason is None else f"the privacy budget of this site is spent: {reason}"
+    def _replayed(self, number: int) -> SecAggError:
+        return SecAggError(
+            "replayed",
+            f"this site has sent a masked update for round {number} of {self.federation!r} or a later one already",
+            allowed="one a round, as another would give the first away",
+            remedy="If the coordinator was set up anew, the federation needs another name",
+        )
+
+
+def _spent(reason: str) -> PrivacyError:
+    """What the operator is told, and for the person here, how much."""
+    return PrivacyError("the privacy budget of this site is spent", allowed=reason)

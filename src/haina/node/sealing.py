@@ -22,7 +22,7 @@ from haina.artifact import Array
 from haina.errors import PrivacyError
 from haina.federation.sealed import setting_of, terms_of
 from haina.node.peers import Peers
-from haina.privacy.policy import Policy
+from haina.privacy.policy import Policy, Words
 from haina.privacy.secagg import Advert, Inbox, Member, SecAggError, pack, unpack
 from haina.privacy.stream import Stream
 from haina.update import Update
@@ -142,14 +142,30 @@ class Sealing:
                 allowed="once a round",
                 remedy="Two masks of one update would show it",
             )
-        update, stream = self.update, Stream.fresh(self.entropy)
-        limit, weight = self.task.limit, update.report.examples
-        words = self.policy.seal(np.asarray(update.vector), weight, limit, self._members, stream)
+        words = self._words(self.update)
         masked = self._member.upload(inbox, words)
         self.begin(self.task.round)
         self.update = None
         codec = "masked" if self.policy.word == 32 else "masked64"
         return Masked(masked.astype(masked.dtype.newbyteorder("<"), copy=False).tobytes(), codec, len(masked))
+
+    def _words(self, update: Update) -> Words:
+        limit, weight = self.task.limit, update.report.examples
+        if limit is None and self.policy.mechanism is not None:
+            raise SecAggError(
+                "changed",
+                "the task names no limit, and noise covers updates up to one",
+                allowed="the limit that the federation file asks for",
+                remedy="Without it the update would leave with less cover than was promised",
+            )
+        vector, stream = np.asarray(update.vector), Stream.fresh(self.entropy)
+        try:
+            return self.policy.seal(vector, weight, limit, self._members, stream)
+        except PrivacyError as error:
+            # Which number it was is told to the person here alone.
+            raise PrivacyError(
+                "its update does not fit into the sum", allowed=str(error), remedy=error.remedy
+            ) from error
 
     def _consent(self, step: SealedTask) -> Sealed:
         return self._sealed("consent", self._member.consent(step.uploaders))

@@ -165,10 +165,9 @@ class Session:
             self._sleep(_AGAIN)
             return
         self._part = None
-        refusal = "" if guard is None else guard.refusal(task.round)
-        if refusal:
-            self.tell(f"round {task.round}: {refusal}")
-            self._say_failed(Failed(federation=task.federation, round=task.round, reason=refusal[:1000]))
+        refusal = None if guard is None else guard.refusal(task.round)
+        if refusal is not None:
+            self._refuse(task, refusal)
             self._sleep(1.0)
             return
 
@@ -207,10 +206,14 @@ class Session:
             try:
                 guard.begin(task.round)
             except PrivacyError as error:
-                self.tell(f"round {task.round}: {error}")
-                self._say_failed(Failed(federation=task.federation, round=task.round, reason=words_of(error)))
+                self._refuse(task, error)
                 return
         self._deliver(outbox, outbox.put(trained.manifest, trained.pieces, trained.memory), trainer)
+
+    def _refuse(self, task: Task, error: PrivacyError) -> None:
+        """Take no part in a round, and say why: all of it to the person here, and what was wrong to the operator."""
+        self.tell(f"round {task.round}: {error}")
+        self._say_failed(Failed(federation=task.federation, round=task.round, reason=words_of(error)))
 
     def _deliver(self, outbox: Outbox, parcel: Parcel, trainer: Trainer) -> None:
         manifest = parcel.manifest

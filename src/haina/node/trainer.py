@@ -12,7 +12,7 @@ from typing import Any, Self
 import numpy as np
 
 from haina.artifact import Array, load
-from haina.errors import HainaError
+from haina.errors import HainaError, PrivacyError
 from haina.federation.bench import Bench, BenchError
 from haina.node.canary import CanaryBench
 from haina.node.guard import SILENT, Guard
@@ -138,6 +138,9 @@ class Trainer:
             if self.guard is not None:
                 update = self.guard.sent(update, task.limit)
             body, residual = encode(task.codec, update.vector, residual)
+        except PrivacyError as error:
+            # Which number it was is told to the person here alone.
+            return self._failed(task, "its update cannot be bounded as the federation asks", ""), str(error)
         except HainaError as error:
             return self._failed(task, error.what, ""), str(error)
         kept = dict(learnt.memory) | ({} if residual is None else {_RESIDUAL: residual})

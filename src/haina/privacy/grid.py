@@ -158,7 +158,8 @@ class Grid:
                 )
             low = np.floor(block)
             block -= low
-            dither = (stream.uint64(len(block)) >> np.uint64(11)).astype(np.float64)
+            # Signed, for processors have one instruction to make those numbers, and none for unsigned ones.
+            dither = (stream.uint64(len(block)) >> np.uint64(11)).view(np.int64).astype(np.float64)
             dither *= 2.0**-53
             integers = low.astype(np.int64)
             integers += dither < block

@@ -19,6 +19,7 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from haina.privacy.secagg import keys, shamir
+from haina.privacy.secagg.checks import check_words
 from haina.privacy.secagg.cohort import Cohort
 from haina.privacy.secagg.masks import Words, add_masks
 from haina.privacy.secagg.messages import MARK, SHARE, Advert, Answer, Consent, Inbox
@@ -106,13 +107,7 @@ class Aggregator:
             SecAggError: "unknown", "malformed", "too_few" uploaders or shares, or "damaged": some secret is not what its owner advertised. The total
                 is unchanged then.
         """
-        bits, length = self.setting.word, self.setting.length
-        if total.dtype != np.dtype(f"u{bits // 8}") or total.shape != (length,):
-            raise SecAggError(
-                "malformed",
-                f"the sum is {total.dtype} of shape {total.shape}",
-                allowed=f"uint{bits} of shape ({length},)",
-            )
+        check_words(total, self.setting)
         there = self._cohort.check_names(tuple(uploaders), "are said to have uploaded")
         self._cohort.check_names(tuple(sharers), "are said to have shared")
         if len(there) < self.setting.least or not set(there) <= set(sharers):

@@ -40,7 +40,7 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from haina.privacy.secagg import keys, shamir
+from haina.privacy.secagg import checks, keys, shamir
 from haina.privacy.secagg.cohort import Cohort
 from haina.privacy.secagg.masks import Words, add_masks
 from haina.privacy.secagg.messages import KEY, SHARE, SIGNATURE, Advert, Answer, Consent, Inbox
@@ -123,15 +123,10 @@ class Member:
             changed then.
         """
         self._begin("share")
-        if setting.terms != self.terms:
-            raise SecAggError(
-                "changed",
-                f"the setting is for round {setting.round} of {setting.federation!r} and model {setting.model[:12]}",
-                allowed=f"what was advertised for: round {self.terms.round} of {self.terms.federation!r} and model {self.terms.model[:12]}",
-            )
+        checks.check_terms(setting, self.terms)
         cohort = Cohort(setting, adverts)
         check_strength(setting, len(adverts), self._fewest)
-        self._check_identities(cohort, known)
+        checks.check_identities(cohort, self._advert, known)
         neighbours = cohort.neighbours(self.name)
         for name in neighbours:
             keys.check_advert(cohort.adverts[name], self.terms)
@@ -165,25 +160,10 @@ class Member:
             SecAggError: "order", "replayed", "malformed", "unknown", "missing" or "too_few"; the words are unchanged then.
         """
         self._begin("upload")
-        self._check_words(words)
-        setting = self._cohort.setting
+        checks.check_words(words, self.terms)
         sharers = self._cohort.check_names(inbox.sharers, "are said to have shared")
         near = set(self._neighbours) & set(sharers)
-        self._check_in(sharers, "shared")
-        if len(near) + 1 < setting.threshold or len(sharers) < setting.least:
-            raise SecAggError(
-                "too_few",
-                f"{len(sharers)} members shared, {len(near)} of them neighbours",
-                allowed=f"{setting.least} or more, {setting.threshold - 1} of them neighbours",
-                remedy="Fewer could not open the sum; the round must be tried again",
-            )
-        strangers = inbox.sealed.keys() - near
-        if strangers:
-            raise SecAggError(
-                "unknown",
-                f"{min(strangers)[:80]!r} sealed shares",
-                allowed="neighbours who are said to have shared",
-            )
+        checks.check_sharers(self._cohort, self.name, sharers, near, inbox.sealed)
         for name in sorted(near & inbox.sealed.keys()):
             self._keep(name, inbox.sealed[name])
         self._sharers = sharers
@@ -211,7 +191,7 @@ class Member:
         if self._done == _STEPS.index("unmask"):
             self._check_same(view)
         else:
-            self._check_uploaders(names)
+            checks.check_uploaders(self._cohort, self.name, self._sharers, names)
             self._view, self._done = view, self._done + 1
         marks = b"".join(self._channels[name].mark(view) for name in self._neighbours)
         return Consent(self._identity.sign(keys.consent_message(view)), marks).to_bytes()
@@ -231,7 +211,8 @@ class Member:
         names = self._cohort.check_names(uploaders, "are said to have uploaded")
         self._check_same(self._cohort.view(self._sharers, names))
         there = set(names)
-        agreed = self._agreed({name: word for name, word in consents.items() if name in there - {self.name}})
+        others = there - {self.name}
+        agreed = self._agreed({name: word for name, word in consents.items() if name in others})
         if agreed < self._cohort.setting.least:
             raise SecAggError(
                 "too_few",
@@ -260,56 +241,6 @@ class Member:
                 allowed="once a round",
                 remedy="A member that answered twice could be made to show its vector",
             )
-
-    def _check_identities(self, cohort: Cohort, known: Callable[[str], bytes | None]) -> None:
-        mine = cohort.adverts.get(self.name)
-        if mine is None:
-            raise SecAggError("missing", f"{self.name!r} is not in the group")
-        if mine != self._advert:
-            raise SecAggError("substituted", f"the keys of {self.name!r} are not its own")
-        for name, advert in cohort.adverts.items():
-            pinned = known(name)
-            if pinned is not None and pinned != advert.identity:
-                raise SecAggError(
-                    "substituted",
-                    f"{name!r} has the identity {advert.identity.hex()[:16]}",
-                    allowed=f"{pinned.hex()[:16]}, as before",
-                    remedy="If it was set up anew, its operator can confirm the new key; until then somebody may be listening",
-                )
-
-    def _check_words(self, words: Words) -> None:
-        length, bits = self.terms.length, self.terms.word
-        if words.dtype != np.dtype(f"u{bits // 8}") or words.shape != (length,):
-            raise SecAggError(
-                "malformed",
-                f"the vector is {words.dtype} of shape {words.shape}",
-                allowed=f"uint{bits} of shape ({length},)",
-            )
-        if not (words.flags.c_contiguous and words.flags.writeable):
-            raise SecAggError("malformed", "the vector cannot be written to in one piece")
-
-    def _check_in(self, names: Sequence[str], what: str) -> None:
-        if self.name not in names:
-            raise SecAggError("missing", f"{self.name!r} is not among those who {what}, and it did")
-
-    def _check_uploaders(self, names: Sequence[str]) -> None:
-        self._check_in(names, "uploaded")
-        strangers = set(names) - set(self._sharers)
-        if strangers:
-            raise SecAggError(
-                "changed",
-                f"{min(strangers)!r} uploaded and did not share",
-                allowed="uploaders among the sharers",
-            )
-        least = self._cohort.setting.least
-        if len(names) < least:
-            raise SecAggError(
-                "too_few",
-                f"the sum is of {len(names)} members",
-                allowed=f"{least} or more",
-                remedy="The fewer, the more it tells of each; the round must be tried again",
-            )
-        self._cohort.check_together(set(names))
 
     def _check_same(self, view: bytes) -> None:
         if view != self._view:
