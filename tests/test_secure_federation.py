@@ -180,8 +180,8 @@ max_examples = 200"""
 
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_a_coordinator_that_is_killed_in_every_stage_loses_no_round(tmp_path, replicas):
-    """Killed in the middle of each stage, after a message was committed and before its sender heard of it, and when a round began to close; alone, and
-    as one of two replicas, whichever it hits.
+    """Killed in the middle of each stage, after a message was committed and before its sender heard of it, and when a round began to close; alone,
+    and as one of two replicas, whichever it hits.
     """
     privacy = 'secure_aggregation = { dropout = 0.34, patience = "20s" }'
     text = FILE.format(rounds=7, nodes=4, quorum=3, privacy=privacy)

@@ -202,6 +202,36 @@ def test_a_unit_says_all_with_absolute_paths(waiting):
         assert "haina-test" not in told.stderr, told.stderr
 
 
+def test_a_unit_repeats_what_the_owner_asks_for(waiting):
+    (waiting.folder / "peers.toml").write_text(f'served = "{"0f" * 32}"\n')
+    more = ("--budget", "4", "--delta", "1e-5", "--dataset", "ward 3", "--peers", "peers.toml")
+    said = waiting.haina("join", "served.invite", "--data", "served.csv", *more, "--print-unit")
+    line = next(line for line in said.out.splitlines() if line.startswith("ExecStart="))
+    assert '--budget 4.0 --delta 1e-05 --dataset "ward 3" --peers ' in line
+    assert line.endswith(str((waiting.folder / "peers.toml").resolve()))
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (("--budget", "0"), "a budget has epsilon 0"),
+        (("--budget", "2", "--delta", "1"), "a budget has delta 1"),
+        (("--peers", "nobody.toml"), "nobody.toml cannot be read"),
+    ],
+)
+def test_what_an_owner_cannot_ask_for_is_said_before_the_invitation_is_used(waiting, more, words):
+    said = waiting.haina("join", "served.invite", "--data", "served.csv", *more, code=2)
+    assert words in said.err
+
+
+def test_an_owner_with_a_budget_does_not_join_what_promises_nothing(waiting):
+    waiting.invited("careful")
+    node = waiting.join("careful.invite", "--data", "careful.csv", "--budget", "1.0")
+    said = finished(node, 60)
+    assert said.code == 2
+    assert "federation readmission promises no epsilon" in said.err
+
+
 def test_once_is_one_update_and_a_daemon_stays(tmp_path):
     house = Served(tmp_path, nodes=2)
     try:

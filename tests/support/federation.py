@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import numpy as np
 from command import HAINA
-from processes import PATIENCE, HungError, Ledger, Port, Process, balancer, wait
+from processes import PATIENCE, HungError, Ledger, Port, Process, balancer, needs_nginx, wait
 
 from haina.node.link.api import Api
 from haina.wire import invitation, tls
@@ -49,6 +49,8 @@ class Federation:
         state=None,
         **settings,
     ):
+        if replicas > 1 and balanced:
+            needs_nginx()
         self.folder, self.postgres = folder, postgres
         folder.mkdir(parents=True, exist_ok=True)
         self.file = folder / "federation.toml"

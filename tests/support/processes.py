@@ -150,10 +150,15 @@ class Ledger:
         return self.rows("SELECT sha256 FROM model ORDER BY version DESC LIMIT 1")[0][0]
 
 
-def balancer(folder, port, doors):
-    """The command of an nginx that passes connections on to whichever replica answers (layer 4: TLS ends at the replicas)."""
+def needs_nginx():
+    """Skip the test where nginx is not there; before anything is begun that would have to be ended."""
     if not (NGINX.exists() and STREAM.exists()):
         pytest.skip("nginx or its stream module is not installed (apt-get install nginx libnginx-mod-stream)")
+
+
+def balancer(folder, port, doors):
+    """The command of an nginx that passes connections on to whichever replica answers (layer 4: TLS ends at the replicas)."""
+    needs_nginx()
     servers = "\n".join(f"    server {door.address} max_fails=1 fail_timeout=1s;" for door in doors)
     (folder / "nginx.conf").write_text(
         f"""load_module {STREAM};
