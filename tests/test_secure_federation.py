@@ -10,6 +10,7 @@ import pytest
 from command import HAINA
 from postgres import running as postgresql
 from processes import wait
+from served import GLM, hospital
 
 from federation import Federation, sites
 from haina.federation import Federation as Read
@@ -241,3 +242,24 @@ def test_two_replicas_share_a_secure_sum(tmp_path):
             assert made == identity
         assert not federation.ledger.rows("SELECT 1 FROM sealed")
         assert not federation.ledger.rows("SELECT 1 FROM contribution WHERE kept")
+
+
+def test_an_exact_fit_needs_to_see_no_hospital(tmp_path):
+    """The sums of a GLM's statistics, in words of 64 bits: the same coefficients as where each hospital's own statistics are seen."""
+    found = {}
+    for name, privacy in (("open", ""), ("sealed", "[privacy]\nsecure_aggregation = true\n")):
+        folder = tmp_path / name
+        folder.mkdir()
+        rows = {
+            f"site-{k}": (hospital(folder / f"rows{k}.csv", 150 + 30 * k, k), door)
+            for k, door in enumerate(("http", "grpc", "http"))
+        }
+        text = GLM.format(rounds=25, nodes=3) + privacy
+        with running(folder, text, rows) as federation:
+            federation.wait_for(lambda f=federation: f.finished, "the fit has converged", 60)
+            models = federation.ledger.rows("SELECT sha256 FROM model ORDER BY version")
+            data = [blobs_of(federation)(row[0]) for row in models]
+            found[name] = [Envelope.of(data[0]).vector(each) for each in data]
+    assert len(found["open"]) == len(found["sealed"]) > 3
+    for plain, summed in zip(found["open"], found["sealed"], strict=True):
+        assert summed == pytest.approx(plain, rel=1e-6, abs=1e-8)

@@ -407,7 +407,7 @@ def test_an_owners_own_budget_holds_over_all_federations(tmp_path):
         with pytest.raises(PrivacyError):
             each.begin(2)
         each.close()
-    with pytest.raises(PrivacyError, match="is asked for"):
+    with pytest.raises(ConfigError, match="is asked for"):
         guard(tmp_path, NOISY, "first", Wishes(2.0, dataset="patients"))
     # The budget stays when nobody repeats it.
     assert "spent" in words_of(guard(tmp_path, NOISY, "third", Wishes(dataset="patients")).refusal(1))
@@ -415,7 +415,7 @@ def test_an_owners_own_budget_holds_over_all_federations(tmp_path):
 
 def test_an_owner_with_a_budget_takes_no_part_where_no_epsilon_is_promised(tmp_path):
     for policy in (None, HIDDEN):
-        with pytest.raises(PrivacyError, match="promises no epsilon"):
+        with pytest.raises(ConfigError, match="promises no epsilon"):
             guard(tmp_path, policy, "trial", Wishes(1.0))
 
 

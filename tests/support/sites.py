@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-from dataclasses import replace
 
 import numpy as np
 from office import office
@@ -16,7 +15,7 @@ from haina.update import Update
 from haina.wire.identity import sign
 from haina.wire.messages import Ack, Fate, Manifest
 
-#: A grid so fine that nothing is lost of small integers, and stages that a test does not wait for.
+#: Stages that a test does not wait for.
 SECURE = '[privacy]\nsecure_aggregation = {{ dropout = {dropout}, patience = "30s"{more} }}\n'
 
 
@@ -112,13 +111,4 @@ async def advance(some, *stages):
             assert ack.fate is Fate.ACCEPTED or late, (site.name, stage, ack)
 
 
-def quantised(o, vectors, members):
-    """The sum of the integers of some vectors, as a mean: what the model's step must be exactly when rounding is exact."""
-    policy, limit = o.station.hosted.policy, None
-    terms = policy.terms(len(vectors[0]), limit, members)
-    return terms.grid.values(
-        np.sum([np.rint(np.asarray(v) / terms.grid.step) for v in vectors], axis=0)
-    ) / len(vectors)
-
-
-__all__ = ["Site", "advance", "office", "quantised", "replace", "secure", "sites"]
+__all__ = ["Site", "advance", "office", "secure", "sites"]

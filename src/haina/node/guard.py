@@ -10,17 +10,17 @@ The trap is an owner with a budget in a federation without noise: what it gives 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from haina.errors import PrivacyError
+from haina.errors import ConfigError, PrivacyError
 from haina.learners.dpsgd import spent
 from haina.learners.learner import Training
 from haina.node.ledger import NodeLedger
-from haina.privacy.budget import Budget, Charge
-from haina.privacy.ledger import Account, admits
+from haina.privacy.budget import Budget, Charge, Composition
+from haina.privacy.ledger import Account, admits, reopened
 from haina.privacy.policy import Policy, Rows
 from haina.privacy.secagg import SecAggError
 from haina.privacy.stream import Stream
@@ -52,12 +52,13 @@ class Wishes:
         """The owner's own budget.
 
         Raises:
-            PrivacyError: it is no budget.
+            ConfigError: it is no budget.
         """
         if self.epsilon is None:
             return None
-        ways = "zcdp" if self.delta else "pure"
-        return Budget(owner, self.dataset, self.epsilon, self.delta, ways)  # type: ignore[arg-type]
+        ways: Composition = "zcdp" if self.delta else "pure"
+        with _asked():
+            return Budget(owner, self.dataset, self.epsilon, self.delta, ways)
 
 
 class Guard:
@@ -74,7 +75,8 @@ class Guard:
         training: how the site trains, for what single rows cost.
 
     Raises:
-        PrivacyError: the ledger cannot be used; the owner's budget stands on other terms; or there is one, and the federation promises no epsilon.
+        ConfigError: the owner's budget is none, or stands on other terms; or there is one, and the federation promises no epsilon.
+        PrivacyError: the ledger cannot be used.
     """
 
     def __init__(
@@ -95,6 +97,9 @@ class Guard:
         self._key = owner, wishes.dataset
         self._ledger: NodeLedger | None = None
         own = wishes.budget(owner)
+        if own is not None and policy is not None and policy.rows is not None:
+            # What rows cost is known as an epsilon at a delta, and not as rho.
+            own = replace(own, composition="pure")
         if policy is None and own is None and not (folder / LEDGER).exists():
             return
         self._ledger = NodeLedger(folder / LEDGER, clock)
@@ -178,7 +183,10 @@ class Guard:
     def _open(self, own: Budget | None) -> None:
         assert self._ledger is not None
         there = {account.budget.key: account.budget for account in self._ledger.budgets()}
-        standing = self._ledger.open(own) if own is not None else there.get(self._key)
+        standing = there.get(self._key)
+        if own is not None:
+            with _asked():
+                standing = self._ledger.open(own) if standing is None else reopened(standing, own)
         planned = None
         if self.policy is not None and self.policy.allowance is not None:
             planned = self.policy.budget(*self._key)
@@ -190,7 +198,7 @@ class Guard:
         )
         silent = self.policy is None or (self.policy.cost is None and self.policy.rows is None)
         if self._own and silent:
-            raise PrivacyError(
+            raise ConfigError(
                 f"{self.owner} has a budget for its rows, and federation {self.federation} promises no epsilon",
                 allowed="federations with noise ([privacy] noise)",
                 remedy="Take part with another folder (--state) if that is what the owner of the rows wants",
@@ -236,6 +244,15 @@ class Guard:
             allowed="one a round, as another would give the first away",
             remedy="If the coordinator was set up anew, the federation needs another name",
         )
+
+
+@contextmanager
+def _asked() -> Iterator[None]:
+    """What is wrong with what the owner asked for is the owner's to change."""
+    try:
+        yield
+    except PrivacyError as error:
+        raise ConfigError(error.what, allowed=error.allowed, remedy=error.remedy) from error
 
 
 def _spent(reason: str) -> PrivacyError:

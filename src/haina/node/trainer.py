@@ -78,8 +78,12 @@ class Trainer:
         Raises:
             HainaError: the rows cannot be read, or do not fit the federation.
         """
-        self.bench.start()
-        self.examples = self.bench.examples()
+        try:
+            self.bench.start()
+            self.examples = self.bench.examples()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
         if self.guard is not None:
             self.guard.rows = self.examples
         return self
