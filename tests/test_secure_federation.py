@@ -185,7 +185,7 @@ def test_a_coordinator_that_is_killed_in_every_stage_loses_no_round(tmp_path, re
     and as one of two replicas, whichever it hits.
     """
     privacy = 'secure_aggregation = { dropout = 0.34, patience = "20s" }'
-    text = FILE.format(rounds=7, nodes=4, quorum=3, privacy=privacy)
+    text = FILE.format(rounds=10, nodes=4, quorum=3, privacy=privacy)
     with ExitStack() as stack:
         more = {}
         if replicas > 1:
@@ -199,7 +199,7 @@ def test_a_coordinator_that_is_killed_in_every_stage_loses_no_round(tmp_path, re
         )
         rounds = federation.rounds()
         print([(row[0], row[1], row[2]) for row in rounds])
-        assert [row[0] for row in rounds] == list(range(1, 8))
+        assert [row[0] for row in rounds] == list(range(1, 11))
         assert all(row[1] == "closed" or row[2] for row in rounds)
         assert rounds[-1][1] == "closed"
         for number, state, *_ in rounds:

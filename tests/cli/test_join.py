@@ -203,9 +203,10 @@ def test_a_unit_says_all_with_absolute_paths(waiting):
 
 
 def test_a_unit_repeats_what_the_owner_asks_for(waiting):
-    (waiting.folder / "peers.toml").write_text(f'served = "{"0f" * 32}"\n')
+    waiting.invited("repeated")
+    (waiting.folder / "peers.toml").write_text(f'repeated = "{"0f" * 32}"\n')
     more = ("--budget", "4", "--delta", "1e-5", "--dataset", "ward 3", "--peers", "peers.toml")
-    said = waiting.haina("join", "served.invite", "--data", "served.csv", *more, "--print-unit")
+    said = waiting.haina("join", "repeated.invite", "--data", "repeated.csv", *more, "--print-unit")
     line = next(line for line in said.out.splitlines() if line.startswith("ExecStart="))
     assert '--budget 4.0 --delta 1e-05 --dataset "ward 3" --peers ' in line
     assert line.endswith(str((waiting.folder / "peers.toml").resolve()))

@@ -225,10 +225,12 @@ def test_values_may_be_whole_numbers(write):
     ],
 )
 def test_arrays_that_do_not_fit(write, schema, arrays, words):
+    path = write(arrays, "rows.npz")
     with pytest.raises(DataError, match=words) as error:
-        schema.read(write(arrays, "rows.npz"))
-    assert NAME not in str(error.value)
-    assert "77" not in str(error.value)
+        schema.read(path)
+    told = str(error.value).replace(str(path), "")
+    assert NAME not in told
+    assert "77" not in told
 
 
 def test_a_bundled_set_is_one_owners_rows_as_well():

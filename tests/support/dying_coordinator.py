@@ -1,5 +1,5 @@
-"""`haina serve`, by a process that kills itself in the middle of secure sums: in round r in the r-th of the stages, right after the second message
-of that stage has been committed, before its sender hears of it; and once when a round begins to close. Each once: the folder remembers.
+"""`haina serve`, by a process that kills itself in the middle of secure sums: in round r in the r-th of the stages (or a later round), right after the
+second message of that stage has been committed, before its sender hears of it; and once when a round begins to close. Each once: the folder remembers.
 
     python dying_coordinator.py FOLDER ARGS...     ARGS as of `haina serve`
 """
@@ -17,10 +17,11 @@ FOLDER = Path(sys.argv[1])
 
 
 def die(number, stage):
-    """Once in each stage, each in a round of its own."""
+    """Once in each stage, each in a round of its own: the one of its turn, or a later one where its turn was missed."""
     mark = FOLDER / f"killed-{stage}"
-    if STAGES.index(stage) == number - 1 and not mark.exists():
-        mark.touch()
+    rounds = {other.read_text() for other in FOLDER.glob("killed-*")}
+    if STAGES.index(stage) < number and not mark.exists() and str(number) not in rounds:
+        mark.write_text(str(number))
         os.kill(os.getpid(), signal.SIGKILL)
 
 
