@@ -1,5 +1,7 @@
-"""`haina serve`, by a process that kills itself in the middle of secure sums: in round r in the r-th of the stages (or a later round), right after the
-second message of that stage has been committed, before its sender hears of it; and once when a round begins to close. Each once: the folder remembers.
+"""`haina serve`, by a process that kills itself in the middle of secure sums.
+
+In round r it dies in the r-th of the stages (or in a later round), right after the second message of that stage has been
+committed and before its sender hears of it; and once when a round begins to close. Each once: the folder remembers.
 
     python dying_coordinator.py FOLDER ARGS...     ARGS as of `haina serve`
 """
