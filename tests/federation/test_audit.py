@@ -1,6 +1,6 @@
 """`haina audit` on federations as their files run them: one that keeps its promise, and three that do not."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -86,7 +86,7 @@ def test_planted_bugs_are_caught(federation, bug, monkeypatch):
         if bug == "noise 4x too small":
             policy = quarter(policy)
         elif bug == "clipping off":
-            policy = Unbounded(**vars(policy))
+            policy = Unbounded(**{part.name: getattr(policy, part.name) for part in fields(policy)})
         veil = Veil(policy, simulation.veil.seed)
         return replace(simulation, veil=veil)
 

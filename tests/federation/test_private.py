@@ -268,6 +268,24 @@ def test_too_few_for_a_sum_are_told_so():
         ),
         ('unit = "example"\nclip = 1.0\nbudget = {epsilon = 1.0, delta = 1e-3}', {}, "privacy.unit", "torch"),
         ('noise = "nowhere"', {}, "privacy.noise", ""),
+        (
+            'noise = "central"\nclip = 1.0\nmechanism = {gaussian = 0.1}\nbudget = {epsilon = 1.0, delta = 1e-5}',
+            {},
+            "privacy.budget",
+            "pays for no round",
+        ),
+        (
+            'noise = "central"\nclip = 1.0\nmechanism = {laplace = 5.0}\nbudget = {epsilon = 1.0, composition = "pure"}',
+            {},
+            "privacy.budget",
+            "one round costs epsilon 5.",
+        ),
+        (
+            'noise = "central"\nclip = 1.0\nmechanism = {laplace = 0.1}\nbudget = {epsilon = 8.0, composition = "pure"}',
+            {"more": '\n[serve]\ncodecs = ["int8"]\n'},
+            "privacy.mechanism",
+            "float32",
+        ),
     ],
 )
 def test_what_cannot_hold_together_is_refused_with_the_way_out(privacy, more, key, way):

@@ -9,13 +9,14 @@ from haina.errors import RoundError, StrategyError
 from haina.report import Report
 from haina.strategy.combine import Nova, Sum
 from haina.strategy.factors import Accuracy, Participation, Samples, Uniform
+from haina.strategy.local import Control, Local
 from haina.strategy.parts import Cover, Seen
 from haina.strategy.presets import PRESETS
 from haina.strategy.record import Outcome, Verdict
 from haina.strategy.robust import GeometricMedian
 from haina.strategy.schedule import OnPlateau
 from haina.strategy.select import Poisson, PowerOfChoice, Roster
-from haina.strategy.server import FedExP, Newton
+from haina.strategy.server import FedExP, Newton, Scaffold
 from haina.strategy.strategy import SPENT, Strategy
 from haina.strategy.trust import Trust
 from haina.strategy.validate import AdaptiveClip, FixedClip, MedianClip
@@ -222,6 +223,12 @@ def test_what_is_hidden_cannot_be_looked_at(change, what, way):
     ("change", "what", "way"),
     [
         ({"trust": Trust(), "clip": None}, "more than its bounded share", "local"),
+        ({"server": FedExP()}, "does not cover", "sgd"),
+        (
+            {"server": Scaffold(), "local": Local(control=Control.SCAFFOLD), "weigh": Weigh((Uniform(),))},
+            "does not cover",
+            "sgd",
+        ),
         ({"combine": GeometricMedian()}, "more than its bounded share", "local"),
         ({"clip": MedianClip()}, "more than its bounded share", "local"),
         ({"clip": None}, "up to a limit", "clip = 1.0"),

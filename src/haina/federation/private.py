@@ -51,7 +51,7 @@ def policy_of(file: FederationFile, strategy: Strategy, place: Place) -> Policy 
     hidden = section.secure_aggregation is not False
     try:
         allowance = None if section.budget is None else Allowance(**section.budget.model_dump())
-        return Policy(
+        policy = Policy(
             noise="none" if section.unit == "example" else section.noise,
             mechanism=None
             if section.noise == "none" or section.unit == "example"
@@ -66,10 +66,27 @@ def policy_of(file: FederationFile, strategy: Strategy, place: Place) -> Policy 
             rows=_rows(file, place),
             sampling=sampling_of(strategy),
         )
+        affordable = policy.affordable
     except HainaError as error:
         if error.what.startswith(place.file):
             raise
         raise place.error(error.what, allowed=error.allowed, remedy=error.remedy) from error
+    if affordable == 0:
+        assert allowance is not None
+        part_of = f"its {policy.rounds} rounds together cost" if policy.whole else "one round costs"
+        raise (place / "budget").error(
+            f"of epsilon {allowance.epsilon:g} pays for no round: {part_of} epsilon {policy.spent(1):.4g}",
+            remedy="Leave the strength of the mechanism out, so that it is made from the budget; or give more noise, or a larger budget",
+        )
+    pressed = [codec for codec in file.serve.codecs if codec != "float32"]
+    euclidean = policy.mechanism is None or policy.mechanism.norm == 2
+    if pressed and policy.noise == "central" and not hidden and not euclidean:
+        # Error feedback adds to a bounded update what earlier ones left behind, and the coordinator bounds its length in L2.
+        raise (place / "mechanism").error(
+            f"covers updates up to a length in L1, and {pressed[0]} adds what it left out of earlier ones to an update",
+            remedy='Write [serve] codecs = ["float32"], or mechanism = "gaussian"',
+        )
+    return policy
 
 
 def guarded(strategy: Strategy, file: FederationFile, place: Place) -> Strategy:

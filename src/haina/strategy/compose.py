@@ -141,6 +141,14 @@ def _indiscretions(strategy: Strategy) -> Iterator[tuple[str, str]]:
         )
     if noisy and strategy.clip is None:
         yield ("noise covers an update up to a limit, and there is none", "Give [privacy] clip = 1.0")
+    if (hidden or strategy.cover is Cover.SERVER) and (
+        strategy.server.uses_drift or isinstance(strategy.server, FedExP)
+    ):
+        # The server would make the next model, or what it sends with it, of more than the covered mean.
+        yield (
+            f"{type(strategy.server).__name__} needs each update's own steps or length, which {why}",
+            'Use server = "sgd", "adam", "yogi" or "adagrad"',
+        )
     if not hidden:
         return
     if strategy.seen is Seen.SUM and (strategy.trust is not None or strategy.needs is Needs.VECTORS):
@@ -153,12 +161,6 @@ def _indiscretions(strategy: Strategy) -> Iterator[tuple[str, str]]:
         yield (
             f"{rule} divides each update by what its client reports, and inside a secure sum there is nothing to divide",
             'Use combine = "mean", and the same [train] steps for every client in place of FedNova',
-        )
-    server = type(strategy.server).__name__
-    if strategy.server.uses_drift or isinstance(strategy.server, FedExP):
-        yield (
-            f"{server} needs each update's own steps or length, which secure aggregation hides",
-            'Use server = "sgd", "adam", "yogi" or "adagrad"',
         )
 
 
