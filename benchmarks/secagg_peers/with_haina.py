@@ -76,9 +76,7 @@ def play(
     drop: float = 0.1,
 ) -> dict[str, Any]:
     """One round: the first tenth vanishes after it has shared."""
-    terms = Terms(
-        federation="bench", round=1, model="00" * 32, length=dimension + 1, word=32, corrupt=corrupt
-    )
+    terms = Terms(federation="bench", round=1, task="00" * 32, length=dimension + 1, word=32, corrupt=corrupt)
     grid = Grid.for_sum(RANGE, members)
     numbers = plan(members, corrupt=corrupt, dropout=drop)
     if degree:
@@ -153,7 +151,7 @@ def masking(words: int) -> dict[str, Any]:
 
 def exact(members: int) -> dict[str, Any]:
     """From nobody to one too many dropping out before each step: either the sum of the uploaders to the last bit, or a refusal."""
-    terms = Terms(federation="bench", round=1, model="00" * 32, length=1000)
+    terms = Terms(federation="bench", round=1, task="00" * 32, length=1000)
     rng = np.random.default_rng(7)
     rows = {
         f"client-{client:02}": rng.integers(0, 1 << 32, terms.length, dtype=np.uint32)

@@ -131,7 +131,7 @@ def test_real_masks_give_the_same_sum_to_the_last_bit():
             hashlib.sha256(next(counter).to_bytes(8, "big")).digest() for _ in range(-(-size // 32))
         )[:size]
 
-    terms = Terms(federation="private", round=1, model="0" * 64, length=len(plain))
+    terms = Terms(federation="private", round=1, task="0" * 64, length=len(plain))
     masked = secure_sum(words, terms, entropy)
     assert set(masked.uploaders) == set(words)
     np.testing.assert_array_equal(masked.words, plain)
@@ -396,3 +396,29 @@ def test_single_rows_are_protected_in_local_training():
     assert "Each row" in " ".join(one.privacy.promises)
     with pytest.raises(ConfigError, match="how strong"):
         assert Federation.of(ROWS.replace("{gaussian = 1.1}", '"gaussian"')).privacy
+
+
+def test_a_site_trains_as_the_file_promises_and_not_as_it_is_told():
+    one = federation('noise = "central"\nclip = 0.5\nmechanism = {gaussian = 50.0}')
+    instructions = one.strategy.instructions(one.strategy.init(np.zeros(3, np.float32)))
+    fields = {"version": 0, "model": "0" * 64, "bytes": 1}
+    task = one.task(instructions, **fields).model_copy(update={"limit": instructions.limit})
+    assert one.departure(task) is None
+    slower = {"learning_rate": 0.01, "seconds": 5.0, "codec": "int8", "round": 3}
+    assert one.departure(task.model_copy(update=slower)) is None
+    for change in (
+        {"limit": 0.25},
+        {"limit": None},
+        {"epochs": 3},
+        {"steps": 100_000},
+        {"batch_size": 1},
+        {"example_noise": 0.1},
+        {"measure": ("loss_before",)},
+        {"seed": 5},
+        {"proximal": 0.5},
+        {"federation": "other"},
+    ):
+        (name,) = change
+        assert f"{name} is {change[name]}, and the federation file says" in one.departure(
+            task.model_copy(update=change)
+        )

@@ -53,7 +53,7 @@ class Circle:
                 entropy=os.urandom,
             )
         self.adverts = {name: data_of(part.advertise()) for name, part in self.parts.items()}
-        terms = terms_of(policy, "trial", number, "ab" * 32, len(VECTOR))
+        terms = terms_of(policy, task(number, **more), len(VECTOR))
         setting = setting_of(policy, terms, 0, len(names))
         self.middle = Aggregator(setting, [Advert.from_bytes(data) for data in self.adverts.values()])
         self.shared, self.words, self.consents, self.answers = {}, {}, {}, {}
@@ -121,7 +121,7 @@ def test_what_is_uploaded_says_nothing(tmp_path):
         part.update = replace(part.update, vector=zeros)
         part.__post_init__()
     circle.adverts = {name: data_of(part.advertise()) for name, part in circle.parts.items()}
-    terms = terms_of(policy, "trial", 1, "ab" * 32, len(zeros))
+    terms = terms_of(policy, task(1), len(zeros))
     adverts = [Advert.from_bytes(data) for data in circle.adverts.values()]
     circle.middle = Aggregator(setting_of(policy, terms, 0, 6), adverts)
     circle.go("share", "upload")
@@ -459,3 +459,31 @@ def test_the_question_is_what_counts_and_not_the_clock(tmp_path):
     assert part.answered(step)
     assert part.answer(step) == first
     assert hashlib.sha256(first.data.encode()).digest()
+
+
+@pytest.mark.parametrize(
+    "change", [{"learning_rate": 1e-30}, {"steps": 1}, {"seed": 1}, {"proximal": 9.0}, {"limit": 0.5}]
+)
+def test_nobody_is_summed_with_those_who_were_told_something_else(tmp_path, change):
+    """Whoever is told to learn nothing sends nothing, and the sum of all would be the update of the one who learns."""
+    circle = Circle(tmp_path)
+    home = tmp_path / "a"
+    circle.parts["a"] = Sealing(
+        policy=HIDDEN,
+        task=task(1).model_copy(update=change),
+        update=Update("a", VECTOR, Report(10)),
+        memory={},
+        key=signing_key(home),
+        peers=Peers(home, None),
+        fewest=3,
+        begin=circle.begun.append,
+        entropy=os.urandom,
+    )
+    circle.adverts["a"] = data_of(circle.parts["a"].advertise())
+    for name in NAMES:
+        refused("signature", circle.parts[name], circle.step(name, "share"))
+    assert not circle.begun
+
+
+def test_the_clock_and_the_codec_are_no_part_of_what_is_agreed():
+    assert task(seconds=9.0, codec="int8").agreed == task().agreed != task(2).agreed

@@ -22,7 +22,7 @@ from haina.federation.federation import Federation
 from haina.federation.sealed import terms_of
 from haina.node.peers import fingerprint, signing_key
 from haina.privacy.secagg import Advert, Member, pack, unpack
-from haina.wire.messages import Fate, Hello, Sealed
+from haina.wire.messages import Fate, Hello, Sealed, Task
 from haina.wire.refusal import Refusal
 from haina.wire.requests import Slot
 from haina.wire.v1.convert import encode
@@ -150,7 +150,7 @@ class Lies:
     def mallory(self, step, name):
         """Keys of the coordinator's own in the name of a site."""
         policy = Federation.of(text()).privacy
-        terms = terms_of(policy, "veil", step.round, self.model, SIZE)
+        terms = terms_of(policy, self.task, SIZE)
         return Member(name, Ed25519PrivateKey.generate(), terms, os.urandom).advertise().to_bytes()
 
     def substituted(self, step):
@@ -207,7 +207,7 @@ class Lies:
 def test_a_site_refuses_a_lie_says_why_and_the_others_go_on(tmp_path, lie, door):
     with federation(tmp_path, patience=2.0) as fort:
         lies = Lies(tmp_path)
-        lies.model = None
+        lies.task = None
 
         def between(link):
             return Liar(lambda step: _told(lies, lie, step, fort), link)
@@ -239,7 +239,7 @@ def test_a_site_refuses_a_lie_says_why_and_the_others_go_on(tmp_path, lie, door)
 
 def _told(lies, lie, step, fort):
     row = fort.ground.store.round("veil", 2)
-    lies.model = None if row is None else row.task["model"]
+    lies.task = None if row is None else Task.model_validate(row.task)
     return getattr(lies, lie)(step)
 
 
@@ -391,7 +391,7 @@ def test_nobody_speaks_for_another(fort, door):
     key = Ed25519PrivateKey.generate()
     policy = fort.core.stations["veil"].hosted.policy
     task = b.task()
-    terms = terms_of(policy, "veil", 1, task.model, SIZE)
+    terms = terms_of(policy, task, SIZE)
     good = Member("site-a", key, terms, os.urandom).advertise().to_bytes()
     # site-a has announced another key; site-b has another name.
     for node in (a, b):

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from haina.privacy.secagg import Aggregator, Answer, Inbox, Member, Plan, SecAggError, Terms, plan
 
-TERMS = Terms(federation="hospitals", round=7, model="ab" * 32, length=50)
+TERMS = Terms(federation="hospitals", round=7, task="ab" * 32, length=50)
 
 
 def stream(seed: int) -> Callable[[int], bytes]:

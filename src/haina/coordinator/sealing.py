@@ -26,6 +26,7 @@ from haina.federation.sealed import setting_of, terms_of
 from haina.privacy.groups import divide
 from haina.privacy.policy import Policy
 from haina.privacy.secagg import FEWEST, Advert, Setting, Terms
+from haina.wire.messages import Task
 
 Name = Literal["advertise", "share", "upload", "consent", "unmask"]
 
@@ -287,8 +288,7 @@ class Sums:
     @cached_property
     def terms(self) -> Terms:
         """What members sign their keys over."""
-        row = self.row
-        return terms_of(self.policy, row.federation, row.number, str(row.task["model"]), self.dimension)
+        return terms_of(self.policy, Task.model_validate(self.row.task), self.dimension)
 
 
 def _once(adverts: Mapping[str, bytes]) -> dict[str, bytes]:

@@ -32,6 +32,7 @@ from haina.simulation.faults import Dropout, Stragglers
 from haina.simulation.simulation import Run, Simulation
 from haina.strategy.parts import Payload
 from haina.strategy.strategy import Instructions, Strategy
+from haina.strategy.validate import FixedClip
 from haina.wire.messages import NAME, Codec, Task
 
 if TYPE_CHECKING:
@@ -313,6 +314,29 @@ class Federation:
             seed=self.seed,
             **served,
         )
+
+    def departure(self, task: Task) -> str | None:
+        """What of a task is not as the file says, in words; None where all is.
+
+        A client that was promised something by the file trains as the file says, whatever the coordinator asks. The learning rate is not looked at,
+        for it may follow what all clients achieved.
+        """
+        clip = self.strategy.clip
+        limit = float(clip.max_norm) if self.strategy.private and isinstance(clip, FixedClip) else task.limit
+        said = self.task(
+            Instructions(task.round, task.learning_rate, self.strategy.local.proximal),
+            version=task.version,
+            model=task.model,
+            bytes=task.bytes,
+            control=task.control,
+            codec=task.codec,
+            seconds=task.seconds,
+        ).model_copy(update={"limit": limit})
+        for name in Task.model_fields:
+            asked, wanted = getattr(task, name), getattr(said, name)
+            if asked != wanted:
+                return f"{name} is {asked}, and the federation file says {wanted}"
+        return None
 
     @cached_property
     def attack(self) -> Attack | None:

@@ -12,22 +12,27 @@ from haina.federation.federation import Federation
 from haina.privacy.policy import Policy
 from haina.privacy.secagg import FEWEST, Setting, Terms, plan
 from haina.strategy.select import Poisson
+from haina.wire.messages import Task
 
 
-def terms_of(policy: Policy, federation: str, round: int, model: str, dimension: int) -> Terms:
+def terms_of(policy: Policy, task: Task, dimension: int) -> Terms:
     """What the members of a round sign their keys over.
 
     Args:
         policy: with secure aggregation.
-        federation: its name.
-        round: number of the task.
-        model: SHA-256 of the model that it began from.
+        task: what each of them was told to do. All of it is signed: whoever is told to take no step sends nothing, and the sum of the others is then
+            that of one.
         dimension: d, the length of an update.
     """
     assert policy.hidden is not None
     length, corrupt = policy.size(dimension), policy.hidden.corrupt
     return Terms(
-        federation=federation, round=round, model=model, length=length, word=policy.word, corrupt=corrupt
+        federation=task.federation,
+        round=task.round,
+        task=task.agreed,
+        length=length,
+        word=policy.word,
+        corrupt=corrupt,
     )
 
 

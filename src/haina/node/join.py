@@ -201,7 +201,8 @@ class Member:
             if self.source.startswith(SOURCE)
             else Bench(federation, site=self.source)
         )
-        return Trainer(bench, self.line.credentials, guard)
+        promised = None if policy is None else federation.departure
+        return Trainer(bench, self.line.credentials, guard, departure=promised)
 
     def _sealing(self, task: Task, learnt: Learnt, trainer: Trainer) -> Sealing:
         guard, folder = trainer.guard, self.line.folder

@@ -75,8 +75,7 @@ class Sealing:
     def __post_init__(self) -> None:
         assert self.update is not None
         self._name, self._size = self.update.client, len(self.update.vector)
-        about = self.task.federation, self.task.round, self.task.model
-        self._terms = terms_of(self.policy, *about, self._size)
+        self._terms = terms_of(self.policy, self.task, self._size)
         self._member = Member(self._name, self.key, self._terms, self.entropy)
         self._advert = self._sealed("advertise", self._member.advertise().to_bytes())
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -65,12 +65,14 @@ class Trainer:
         credentials: whose update it is.
         guard: what may be sent of it; None where nothing is promised.
         examples: rows.
+        departure: says what of a task is not as the federation file promises; None where the file promises nothing.
     """
 
     bench: Bench | CanaryBench
     credentials: Credentials
     guard: Guard | None = None
     examples: int = 0
+    departure: Callable[[Task], str | None] | None = None
 
     def __enter__(self) -> Self:
         """Start the process and read the rows.
@@ -121,6 +123,9 @@ class Trainer:
         Returns:
             The update; or why there is none, and what happened in words for this machine alone.
         """
+        departs = None if self.departure is None else self.departure(task)
+        if departs is not None:
+            return self._failed(task, f"the task is not as promised: {departs}", ""), departs
         vector = None
         if control is not None:
             vector = np.array(load(control.read_bytes())[0]["control"])

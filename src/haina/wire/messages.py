@@ -10,6 +10,8 @@ each other. What a message holds is bounded here, before anything else looks at 
 
 from __future__ import annotations
 
+import hashlib
+import struct
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
@@ -177,6 +179,25 @@ class Task(Message):
     limit: Annotated[float, Field(gt=0)] | None = None
     example_clip: float | None = None
     example_noise: float = 0.0
+
+    @property
+    def agreed(self) -> str:
+        """SHA-256 of what must be the same for all members of a secure sum: every field but `codec` and `seconds`.
+
+        One line a field, in the order of their names: the name, a space, and the value. An integer is decimal, a number with a point 8 bytes (IEEE
+        754, high byte first) in hexadecimal, None a `-`, several texts one after the other with commas.
+        """
+        lines = []
+        for name in sorted(type(self).model_fields.keys() - {"codec", "seconds"}):
+            value = getattr(self, name)
+            if isinstance(value, float):
+                said = struct.pack(">d", value).hex()
+            elif isinstance(value, tuple):
+                said = ",".join(value)
+            else:
+                said = "-" if value is None else str(value)
+            lines.append(f"{name} {said}\n")
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 class SealedTask(Message):

@@ -66,9 +66,9 @@ def first_mask(terms=TERMS, group=0, n=4, degree=None):
     return room.members[name].upload(room.inbox(name), zeros).tobytes()
 
 
-def test_masks_are_bound_to_round_model_group_federation_and_cohort():
+def test_masks_are_bound_to_round_task_group_federation_and_cohort():
     """The same secrets and keys everywhere; what differs is one thing at a time that only labels know of."""
-    changes = [{"round": 8}, {"model": "ac" * 32}, {"federation": "hospital"}, {"corrupt": 0.11}]
+    changes = [{"round": 8}, {"task": "ac" * 32}, {"federation": "hospital"}, {"corrupt": 0.11}]
     masks = {first_mask(Terms(**(vars(TERMS) | change))) for change in changes}
     masks |= {first_mask(), first_mask(group=1), first_mask(n=5)}
     assert len(masks) == 7
@@ -91,7 +91,7 @@ def test_a_member_that_only_another_pair_sees_changes_every_key():
 
 
 @pytest.mark.parametrize(
-    "change", [{"round": 8}, {"model": "ac" * 32}, {"federation": "h"}, {"length": 51}, {"word": 64}]
+    "change", [{"round": 8}, {"task": "ac" * 32}, {"federation": "h"}, {"length": 51}, {"word": 64}]
 )
 def test_an_advert_is_of_one_round_only(change):
     advert = Room(3).adverts["site-000"]
@@ -163,8 +163,8 @@ def test_no_key_shows_in_what_is_printed():
         ({"federation": "x" * 256}, "a name"),
         ({"federation": "\ud800"}, "a name"),
         ({"round": -1}, "round"),
-        ({"model": "AB" * 32}, "model"),
-        ({"model": "ab"}, "model"),
+        ({"task": "AB" * 32}, "task"),
+        ({"task": "ab"}, "task"),
         ({"length": 0}, "length"),
         ({"word": 16}, "word"),
         ({"corrupt": 0.5}, "corrupt"),
@@ -192,7 +192,7 @@ def test_contexts_differ_in_every_field():
         {},
         {"federation": "x"},
         {"round": 1},
-        {"model": "00" * 32},
+        {"task": "00" * 32},
         {"length": 7},
         {"word": 64},
         {"corrupt": 0.2},

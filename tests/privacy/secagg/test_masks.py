@@ -60,7 +60,7 @@ def test_what_one_member_uploads_is_indistinguishable_from_random_words(word):
 
     The vector is all zeros, which shows any pattern of the masks; and the coordinator knows all but one neighbour's mask to be there.
     """
-    terms = Terms(federation="f", round=1, model="00" * 32, length=1_000_000, word=word)
+    terms = Terms(federation="f", round=1, task="00" * 32, length=1_000_000, word=word)
     room = Room(4, terms=terms, seed=3).share()
     name = room.names[1]
     words = room.members[name].upload(room.inbox(name), np.zeros(terms.length, f"u{word // 8}"))

@@ -119,7 +119,7 @@ def test_a_vector_is_masked_in_place():
 
 def test_a_setting_on_other_terms_is_refused():
     room = Room(4)
-    for change in ({"round": 8}, {"length": 51}, {"corrupt": 0.0}, {"model": "00" * 32}):
+    for change in ({"round": 8}, {"length": 51}, {"corrupt": 0.0}, {"task": "00" * 32}):
         other = Terms(**(vars(TERMS) | change)).setting(0, 3, 3, 3)
         arguments = (other, list(room.adverts.values()), room.pins.get)
         assert refusal(room.members["site-000"].share, *arguments) == "changed"

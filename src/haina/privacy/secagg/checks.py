@@ -18,8 +18,8 @@ def check_terms(setting: Terms, agreed: Terms) -> None:
     if setting.terms != agreed:
         raise SecAggError(
             "changed",
-            f"the setting is for round {setting.round} of {setting.federation!r} and model {setting.model[:12]}",
-            allowed=f"what was advertised for: round {agreed.round} of {agreed.federation!r} and model {agreed.model[:12]}",
+            f"the setting is for round {setting.round} of {setting.federation!r} and task {setting.task[:12]}",
+            allowed=f"what was advertised for: round {agreed.round} of {agreed.federation!r} and task {agreed.task[:12]}",
             remedy="Length, word and the share of corrupt members must be the same too",
         )
 

@@ -31,7 +31,8 @@ class Terms:
     Args:
         federation: its name, 1 to 255 bytes of UTF-8.
         round: >= 0.
-        model: SHA-256 of the model that the round began from, 64 hexadecimal digits.
+        task: SHA-256 of what every member is told to do, the model that it begins from included; 64 hexadecimal digits. Members who were told
+            different things could be told apart in the sum of what they did.
         length: words of a vector, >= 1.
         word: bits of a word, 32 or 64; sums are taken modulo 2^word.
         corrupt: share of a group, in [0, 0.5), that may work together with the coordinator. `plan` makes degree and threshold from it, and every
@@ -43,7 +44,7 @@ class Terms:
 
     federation: str
     round: int
-    model: str
+    task: str
     length: int
     word: Word = 32
     corrupt: float = 0.1
@@ -52,9 +53,9 @@ class Terms:
         name_bytes(self.federation)
         _check_range("round", self.round, 0, (1 << 63) - 1)
         _check_range("length", self.length, 1, LONGEST)
-        if not _SHA256.fullmatch(self.model):
+        if not _SHA256.fullmatch(self.task):
             raise SecAggError(
-                "malformed", f"the model is {self.model[:80]!r}", allowed="a SHA-256 in 64 hexadecimal digits"
+                "malformed", f"the task is {self.task[:80]!r}", allowed="a SHA-256 in 64 hexadecimal digits"
             )
         if self.word not in (32, 64):
             raise SecAggError("malformed", f"a word has {self.word} bits", allowed="32 or 64")
@@ -130,7 +131,7 @@ def name_bytes(name: str) -> bytes:
 @lru_cache(maxsize=64)
 def _terms_digest(terms: Terms) -> bytes:
     numbers = struct.pack(
-        ">Q32sQBd", terms.round, bytes.fromhex(terms.model), terms.length, terms.word, terms.corrupt
+        ">Q32sQBd", terms.round, bytes.fromhex(terms.task), terms.length, terms.word, terms.corrupt
     )
     return sha256(DOMAIN + b"terms\0" + name_bytes(terms.federation) + numbers).digest()
 
