@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from haina.errors import PrivacyError
+from haina.errors import ConfigError, PrivacyError
 from haina.learners.dpsgd import spent
 from haina.learners.learner import Training
 from haina.node.guard import Guard, Wishes
@@ -30,7 +30,24 @@ def test_all_rounds_are_one_charge_of_what_they_cost_a_row(tmp_path):
     (charge,) = site._ledger.charges("site-a", "")
     assert charge.epsilon == pytest.approx(spent(200, 16, TRAINING.steps_of(200), 5, 1.1, 1e-5))
     assert charge.state == "reserved"
+    assert "beyond the 5 that were paid for" in str(site.refusal(6))
+    with pytest.raises(PrivacyError, match="already"):
+        site.begin(3)
     site.close()
+
+
+def test_an_owners_own_budget_counts_rows_too(tmp_path):
+    site = guard(tmp_path, 20.0, Wishes(15.0, 1e-5))
+    assert site.refusal(1) is None
+    site.begin(1)
+    (charge,) = site._ledger.charges()
+    assert charge.epsilon == pytest.approx(spent(200, 16, TRAINING.steps_of(200), 5, 1.1, 1e-5))
+    site.close()
+    other = tmp_path / "other"
+    other.mkdir()
+    with pytest.raises(ConfigError, match="has no delta") as refused:
+        guard(other, 20.0, Wishes(0.001))
+    assert "--delta" in refused.value.remedy
 
 
 def test_a_site_takes_no_part_where_that_is_too_much(tmp_path):

@@ -389,11 +389,28 @@ def test_a_site_stops_when_its_budget_is_spent(tmp_path):
 def test_what_was_begun_counts_after_a_kill(tmp_path):
     guard(tmp_path, NOISY).begin(1)
     one = guard(tmp_path, NOISY)
-    one.begin(1)
+    assert words_of(one.refusal(1)).startswith("replayed: ")
+    with pytest.raises(SecAggError) as caught:
+        one.begin(1)
+    assert caught.value.code == "replayed"
     one.begin(2)
-    with pytest.raises(PrivacyError):
+    with pytest.raises(PrivacyError, match="spent"):
         one.begin(3)
     one.close()
+
+
+def test_an_owner_that_allows_more_is_held_to_what_a_federation_promises(tmp_path):
+    one = guard(tmp_path, NOISY, "trial", Wishes(50.0))
+    rounds = NOISY.affordable
+    for number in range(1, rounds + 1):
+        assert one.refusal(number) is None
+        one.begin(number)
+        one.left(number)
+    assert "spent" in words_of(one.refusal(rounds + 1))
+    with pytest.raises(PrivacyError, match="spent"):
+        one.begin(rounds + 1)
+    # Another federation may still have its own part.
+    assert guard(tmp_path, NOISY, "second", Wishes(50.0)).refusal(1) is None
 
 
 def test_an_owners_own_budget_holds_over_all_federations(tmp_path):
@@ -426,7 +443,17 @@ def test_a_schedule_is_reserved_once_on_a_node_too(tmp_path):
         assert one.refusal(number) is None
         one.begin(number)
         one.left(number)
+    (charge,) = one._ledger.charges()
+    assert charge.epsilon == pytest.approx(policy.spent(3))
+    assert charge.delta == 1e-5
+    assert "beyond the 3 that were paid for" in str(one.refusal(4))
+    with pytest.raises(PrivacyError, match="beyond the 3"):
+        one.begin(4)
     one.close()
+    # Set up anew under the same name, the federation finds the schedule used.
+    again = guard(tmp_path, policy)
+    assert words_of(again.refusal(1)).startswith("replayed: ")
+    again.close()
 
 
 def test_what_is_sent_in_the_clear_is_bounded_and_says_nothing_else(tmp_path):

@@ -307,7 +307,7 @@ def test_a_round_that_is_played_again_gets_no_second_update(tmp_path):
     with federation(tmp_path, rounds=1) as fort:
         troupe = Troupe(fort, NAMES, vector, between={"site-a": Heard}).start()
         until(lambda: len(seen) > 1)
-        assert seen[1].startswith("replayed: this site has sent a masked update for round 1")
+        assert seen[1].startswith("replayed: this site has sent an update for round 1")
         troupe.stop()
         troupe.join()
 

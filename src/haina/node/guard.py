@@ -10,7 +10,7 @@ The trap is an owner with a budget in a federation without noise: what it gives 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +20,7 @@ from haina.learners.dpsgd import spent
 from haina.learners.learner import Training
 from haina.node.ledger import NodeLedger
 from haina.privacy.budget import Budget, Charge, Composition
-from haina.privacy.ledger import Account, admits, reopened
+from haina.privacy.ledger import Account, admits, reopened, totals
 from haina.privacy.policy import Policy, Rows
 from haina.privacy.secagg import SecAggError
 from haina.privacy.stream import Stream
@@ -144,32 +144,29 @@ class Guard:
 
     def refusal(self, number: int) -> PrivacyError | None:
         """Why this site takes no part in a round; None where it may. Nothing is written."""
-        if self.hidden and self._used(number):
+        if self._ledger is None or self.policy is None:
+            return None
+        if number <= self._ledger.used_round(self.federation):
             return self._replayed(number)
         charge = self._charge(number)
-        if charge is None or self._ledger is None:
-            return None
-        for account in self._ledger.budgets():
-            reserved = self._ledger.charges(*self._key, state="reserved") if charge.round == 0 else []
-            if account.budget.key == charge.key and charge.id not in {known.id for known in reserved}:
-                reason = admits(account.budget, account.totals, charge)
-                return None if reason is None else _spent(reason)
-        return None
+        return None if charge is None else self._unpayable(charge, self._ledger.refusals([charge]), number)
 
     def begin(self, number: int) -> None:
         """Write down, durably, that an update of a round leaves from now on.
 
         Raises:
             PrivacyError: the budget is spent, or the ledger cannot be used. Nothing may leave.
-            SecAggError: "replayed": an update of this round, or of a later one, has left before.
+            SecAggError: "replayed": an update of this round, or of a later one, has left before. What covers one does not cover two.
         """
-        if self._ledger is None:
+        if self._ledger is None or self.policy is None:
             return
         charge = self._charge(number)
-        refused = {} if charge is None else self._ledger.reserve([charge])
-        if charge is not None and refused:
-            raise _spent(refused[charge.id])
-        if self.hidden and not self._ledger.use_round(self.federation, number):
+        unpayable = (
+            None if charge is None else self._unpayable(charge, self._ledger.reserve([charge]), number)
+        )
+        if unpayable is not None:
+            raise unpayable
+        if not self._ledger.use_round(self.federation, number):
             raise self._replayed(number)
 
     def left(self, number: int) -> None:
@@ -203,9 +200,31 @@ class Guard:
                 allowed="federations with noise ([privacy] noise)",
                 remedy="Take part with another folder (--state) if that is what the owner of the rows wants",
             )
+        rows = None if self.policy is None else self.policy.rows
+        if rows is not None and standing is not None and not standing.delta:
+            raise ConfigError(
+                f"{standing} has no delta, and what noise on gradients costs a row is an epsilon at a delta",
+                allowed="a delta > 0, well below 1 / rows",
+                remedy="Give --delta 1e-5 beside --budget",
+            )
+        self._limited = standing is not None
 
-    def _used(self, number: int) -> bool:
-        return self._ledger is not None and number <= self._ledger.used_round(self.federation)
+    def _unpayable(self, charge: Charge, refused: Mapping[str, str], number: int) -> PrivacyError | None:
+        assert self.policy is not None
+        assert self._ledger is not None
+        if charge.id in refused:
+            return _spent(refused[charge.id])
+        if charge.round == 0 and number > self.policy.rounds:
+            # A schedule is paid once, for as many rounds as it has.
+            return _spent(f"round {number} is beyond the {self.policy.rounds} that were paid for together")
+        if self.policy.allowance is None or not self._own or charge.round == 0:
+            return None
+        # The owner may allow more than this federation promises to take.
+        planned = self.policy.budget(*self._key)
+        mine = self._ledger.charges(*self._key, federation=self.federation, last=number + 1)
+        before = totals(planned, [known for known in mine if known.id != charge.id])
+        reason = admits(planned, before, charge)
+        return None if reason is None else _spent(reason)
 
     def _charge(self, number: int) -> Charge | None:
         """What a round costs this site; None where nothing is counted here."""
@@ -226,9 +245,11 @@ class Guard:
 
     def _charge_of_rows(self, policy: Policy, protected: Rows) -> Charge | None:
         """What all rounds together cost each of this site's rows. How many those are is nobody's business, so the site alone can count it."""
-        delta = next((a.budget.delta for a in self._budgets() if a.budget.key == self._key), 0.0)
-        if not delta or self._training is None or not self.rows:
+        if not self._limited:
             return None
+        delta = next(a.budget.delta for a in self._budgets() if a.budget.key == self._key)
+        assert self._training is not None
+        assert self.rows > 0
         steps = self._training.steps_of(self.rows)
         price = spent(self.rows, self._training.batch_size, steps, policy.rounds, protected.noise, delta)
         name = f"{self.federation}/rows in {policy.rounds} rounds/{self.owner}"
@@ -240,8 +261,8 @@ class Guard:
     def _replayed(self, number: int) -> SecAggError:
         return SecAggError(
             "replayed",
-            f"this site has sent a masked update for round {number} of {self.federation!r} or a later one already",
-            allowed="one a round, as another would give the first away",
+            f"this site has sent an update for round {number} of {self.federation!r} or a later one already",
+            allowed="one a round, as what hides one update gives two away",
             remedy="If the coordinator was set up anew, the federation needs another name",
         )
 

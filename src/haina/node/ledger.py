@@ -4,8 +4,9 @@ One SQLite file. A charge is on the disk (WAL, `synchronous=FULL`) before anythi
 rules are `haina.privacy.ledger`'s, as the coordinator's. Several processes may hold the file at once: each writing transaction begins with `BEGIN
 IMMEDIATE`, so that what it reads is what it writes on.
 
-It also remembers the newest round of each federation for which a masked upload was begun. A node that would answer for that round, or an older one,
-once more could give away both its masks and the shares that open them (Bell et al. 2020 assume one answer a round), so it must not.
+It also remembers the newest round of each federation for which an upload was begun. A node that would answer for that round, or an older one, once
+more could give away both its masks and the shares that open them (Bell et al. 2020 assume one answer a round), or what its noise covers, which was
+paid for once. So it must not.
 
 The trap is the file itself: whoever deletes it, or puts an old copy in its place, gives the budget back.
 """
@@ -99,15 +100,17 @@ class NodeLedger:
         Returns:
             Why charges are refused, by their id. The others are reserved.
         """
-        asked = [charge for charge in charges if charge.fault() is None]
         with self._writing() as db:
-            accounts = _accounts(db, {charge.key for charge in asked})
-            known = _known(db, [charge.id for charge in asked])
-            decision = ledger.decide(charges, known, accounts, self._clock())
+            decision = self._decided(db, charges)
             _insert(db, "charge", [tuple(vars(charge).values()) for charge in decision.new])
             for key, totals in decision.totals.items():
                 _keep(db, key, totals)
             return decision.refused
+
+    def refusals(self, charges: Sequence[Charge]) -> dict[str, str]:
+        """What `reserve` would refuse of a batch now, and why, by id; nothing is written."""
+        with self._reading() as db:
+            return self._decided(db, charges).refused
 
     def released(self, ids: Collection[str]) -> None:
         """Charges whose release has taken place.
@@ -155,7 +158,7 @@ class NodeLedger:
             return int(row[0]) if row else 0
 
     def use_round(self, federation: str, number: int) -> bool:
-        """Begin a masked upload for a round, once; durable when it returns.
+        """Begin an upload for a round, once; durable when it returns.
 
         Returns:
             False for the newest round so far, and for every older one: the node must not take part in it (again).
@@ -177,6 +180,12 @@ class NodeLedger:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _decided(self, db: sqlite3.Connection, charges: Sequence[Charge]) -> ledger.Decision:
+        asked = [charge for charge in charges if charge.fault() is None]
+        accounts = _accounts(db, {charge.key for charge in asked})
+        known = _known(db, [charge.id for charge in asked])
+        return ledger.decide(charges, known, accounts, self._clock())
 
     def _settle(self, ids: Collection[str], state: Literal["released", "void"], why: str) -> None:
         with self._writing() as db:
