@@ -18,6 +18,7 @@ from fortress import Fortress, code_of, http, problem_of
 from veiled import SIZE, Troupe, model, text
 
 from haina.coordinator.doors.limits import Limits
+from haina.errors import TrustError
 from haina.federation.federation import Federation
 from haina.federation.sealed import terms_of
 from haina.node.peers import fingerprint, signing_key
@@ -310,6 +311,19 @@ def test_a_round_that_is_played_again_gets_no_second_update(tmp_path):
         assert seen[1].startswith("replayed: this site has sent an update for round 1")
         troupe.stop()
         troupe.join()
+
+
+def test_a_federation_that_promises_less_under_its_old_name_is_left(tmp_path):
+    with federation(tmp_path, rounds=1) as fort:
+        Troupe(fort, NAMES, vector).start().join()
+    for left in ("state", *[f"node-{name}/identity.pem" for name in NAMES]):
+        (tmp_path / left).rename(tmp_path / f"{left}.old")
+    with federation(tmp_path, rounds=1, patience=7.0) as fort:
+        troupe = Troupe(fort, NAMES, vector).start()
+        troupe.join()
+        for name in NAMES:
+            assert isinstance(troupe.ended[name], TrustError)
+            assert "promised something else when this site first took part" in str(troupe.ended[name])
 
 
 # ------------------------------------------------------------------------------------------------ sites that are hostile

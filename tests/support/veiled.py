@@ -83,7 +83,7 @@ class Player(Member):
 
     def _trainer(self, welcome):
         real = super()._trainer(welcome)
-        return Trainer(Bench(self.vector), real.credentials, real.guard)
+        return Trainer(Bench(self.vector), real.credentials, real.guard, departure=real.departure)
 
 
 class Troupe:

@@ -28,6 +28,7 @@ from haina.node.guard import Guard, Wishes
 from haina.node.link import Link
 from haina.node.link.http import HttpLink
 from haina.node.peers import Peers, fingerprint, signing_key
+from haina.node.promise import hold
 from haina.node.sealing import Sealing
 from haina.node.session import PASSING, Session, StoppedError
 from haina.node.trainer import Learnt, Trainer
@@ -184,11 +185,16 @@ class Member:
         known = Schema.from_json(welcome.columns)
         federation = Federation.of(welcome.text, f"{welcome.federation}.toml", self.tasks, known)
         policy, name, folder = federation.privacy, self.line.credentials.name, self.line.folder
+        hold(folder / welcome.federation, welcome.text, welcome.federation)
         training = federation.training
         guard = Guard(policy, federation.name, name, folder, self.wishes, self.line.clock, training=training)
         if policy is not None:
             for promise in policy.promises:
                 self.tell(promise)
+        else:
+            self.tell(
+                "nothing is promised of what this site sends: there is no [privacy] in the federation file"
+            )
         self._fewest = 0
         if guard.hidden:
             self._fewest = fewest(federation)
