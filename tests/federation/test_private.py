@@ -422,3 +422,11 @@ def test_a_site_trains_as_the_file_promises_and_not_as_it_is_told():
         assert f"{name} is {change[name]}, and the federation file says" in one.departure(
             task.model_copy(update=change)
         )
+
+
+def test_no_privacy_is_claimed_of_sampling_that_can_be_seen():
+    privacy = 'noise = "central"\nclip = 0.5\nbudget = {epsilon = 8.0, delta = 1e-3, composition = "pld"}'
+    seldom = federation(privacy, rounds=20, strategy="select = {poisson = {rate = 0.05}}")
+    always = federation(privacy, rounds=20)
+    assert seldom.privacy.mechanism == always.privacy.mechanism
+    assert seldom.privacy.claim(20, 1e-3) == always.privacy.claim(20, 1e-3) > 6.0

@@ -119,6 +119,10 @@ def plan(
         say(
             f"{rounds} rounds of it are ({answer['epsilon_by_pld']:.4g}, {delta:g})-private by the tightest accountant."
         )
+    if sampling < 1:
+        say(
+            "That holds where nobody knows who took part. A federation here shows it, so its ledger counts every round of a client in full."
+        )
 
 
 def export(where: Where, folder: Path | None, out: Path, audits: Sequence[Path], *, as_json: bool) -> None:

@@ -14,12 +14,11 @@ from haina.errors import HainaError
 from haina.federation.names import BOUNDS
 from haina.federation.parts import Place, part
 from haina.federation.schema import FederationFile, PrivacySection, SecureSection
-from haina.privacy.accounting import Sampling, calibrated, rho_of
+from haina.privacy.accounting import EVERYONE, Sampling, calibrated, rho_of
 from haina.privacy.correlated import Banded
 from haina.privacy.mechanisms import MECHANISMS, Gaussian, Mechanism
 from haina.privacy.policy import Allowance, Hidden, Policy, Rows
 from haina.strategy.parts import Cover, Payload, Seen
-from haina.strategy.select import Poisson
 from haina.strategy.spacing import Spacing
 from haina.strategy.strategy import Strategy
 from haina.strategy.weigh import Samples
@@ -55,7 +54,7 @@ def policy_of(file: FederationFile, strategy: Strategy, place: Place) -> Policy 
             noise="none" if section.unit == "example" else section.noise,
             mechanism=None
             if section.noise == "none" or section.unit == "example"
-            else mechanism_of(file, strategy, allowance, place),
+            else mechanism_of(file, allowance, place),
             hidden=_hidden(section, summed=summed),
             allowance=allowance,
             most=section.max_examples if hidden and weighs and not summed else None,
@@ -64,7 +63,6 @@ def policy_of(file: FederationFile, strategy: Strategy, place: Place) -> Policy 
             rounds=file.train.rounds,
             correlated=_correlated(file),
             rows=_rows(file, place),
-            sampling=sampling_of(strategy),
         )
         affordable = policy.affordable
     except HainaError as error:
@@ -123,10 +121,12 @@ def guarded(strategy: Strategy, file: FederationFile, place: Place) -> Strategy:
         raise (place / "privacy").error(error.what, allowed=error.allowed, remedy=error.remedy) from error
 
 
-def mechanism_of(
-    file: FederationFile, strategy: Strategy, allowance: Allowance | None, place: Place
-) -> Mechanism:
-    """The noise of one round: as given, or as much as keeps the budget for all rounds."""
+def mechanism_of(file: FederationFile, allowance: Allowance | None, place: Place) -> Mechanism:
+    """The noise of one round: as given, or as much as keeps the budget for all rounds.
+
+    Nothing is gained by sampling clients: that a round was made of nobody shows, for then there is no new model, and rosters are shown to viewers. An
+    accountant of secret sampling would promise too much.
+    """
     section = file.privacy
     assert section is not None
     said: Any = section.mechanism
@@ -142,7 +142,7 @@ def mechanism_of(
                 remedy=f"Write mechanism = {{{kind} = {{{setting} = 1.0}}}}, or budget = {{epsilon = 8.0, delta = 1e-5}}",
             )
         rounds = 1 if section.correlated is not None else file.train.rounds
-        return for_rounds(kind, allowance, rounds, sampling_of(strategy), place)
+        return for_rounds(kind, allowance, rounds, EVERYONE, place)
     return cast(Mechanism, part(said, MECHANISMS, place / "mechanism"))
 
 
@@ -165,13 +165,6 @@ def for_rounds(
     if laplace:
         return MECHANISMS[kind](_down(math.sqrt(2 * rho)))
     return MECHANISMS[kind](_up(1 / math.sqrt(2 * rho)))
-
-
-def sampling_of(strategy: Strategy) -> Sampling:
-    """What an accountant knows of who takes part: only of Poisson sampling that the observer does not see."""
-    if isinstance(strategy.select, Poisson) and strategy.cover is not Cover.CLIENT:
-        return Sampling("poisson", strategy.select.rate)
-    return Sampling("everyone")
 
 
 def _rows(file: FederationFile, place: Place) -> Rows | None:

@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from haina.errors import PrivacyError
-from haina.privacy.accounting import Sampling, epsilon, epsilon_of
+from haina.privacy.accounting import epsilon, epsilon_of
 from haina.privacy.budget import Budget, Charge
 from haina.privacy.clipping import clip_l1, clip_l2
 from haina.privacy.correlated import Banded, CorrelatedNoise
@@ -88,7 +88,7 @@ class Allowance:
         epsilon: > 0.
         delta: in [0, 1); 0 only with "pure".
         composition: "pure" adds epsilons; "zcdp" adds rho (which is advanced composition); "pld" reserves the whole schedule of rounds at once,
-            at the price of the tightest accountant, and knows amplification by sampling.
+            at the price of the tightest accountant.
     """
 
     epsilon: float
@@ -156,7 +156,6 @@ class Policy:
         rounds: that the federation is to have; a schedule that is accounted for as a whole has so many.
         correlated: how the noise of rounds hangs together; all rounds are then one release. None: each round's is its own.
         rows: how single rows are protected, inside local training; None: whole clients are, or nobody.
-        sampling: what an observer does not know of who takes part.
     """
 
     noise: Where = "none"
@@ -169,7 +168,6 @@ class Policy:
     rounds: int = 1
     correlated: Banded | None = None
     rows: Rows | None = None
-    sampling: Sampling = field(default_factory=lambda: Sampling("everyone"))
 
     def __post_init__(self) -> None:
         if (self.noise == "none") is not (self.mechanism is None):
@@ -469,7 +467,7 @@ class Policy:
     def claim(self, rounds: int, delta: float) -> float:
         """Epsilon at a delta after so many rounds, by the tightest accountant: what an audit holds against what it measures."""
         assert self.mechanism is not None
-        return epsilon(self.mechanism, 1 if self.correlated else rounds, delta, self.sampling)
+        return epsilon(self.mechanism, 1 if self.correlated else rounds, delta)
 
     @cached_property
     def _schedule(self) -> float:
