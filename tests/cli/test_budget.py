@@ -135,3 +135,15 @@ def test_what_cannot_be_audited_says_so(haina, tmp_path):
     refused = haina("audit")
     assert refused.code == 2
     assert "--shadows" in refused.err
+
+
+def test_whatever_was_sent_is_on_the_page_also_where_the_rule_passed_over_it(haina, tmp_path):
+    """Krum makes its model of one update; the others had left their clients all the same."""
+    noisy = FILE.replace('"central"', '"local"').replace(
+        "budget = {epsilon = 1.0}", "budget = {epsilon = 8.0}"
+    )
+    (tmp_path / "federation.toml").write_text(noisy.replace("[privacy]", 'combine = "krum"\n[privacy]'))
+    assert haina("run", "--quiet").code == 0
+    told = json.loads(haina("budget", "show", "runs/private", "--json").out)
+    assert len(told["charges"]) == 30
+    assert {budget["spent_epsilon"] for budget in told["budgets"]} == {1.5}

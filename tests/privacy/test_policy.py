@@ -37,6 +37,20 @@ def vectors_of(n, seed=0, size=0.5):
     return size * out / np.linalg.norm(out, axis=1, keepdims=True)
 
 
+def test_a_fellow_of_few_is_covered_by_the_others_noise_alone():
+    """Whoever takes part knows its own part of the noise, and takes it away from the sum."""
+    policy = Policy(
+        noise="distributed",
+        mechanism=DiscreteGaussian(2.0),
+        hidden=Hidden(),
+        allowance=Allowance(8.0, 1e-5),
+    )
+    for clients in (4, 5, 9, 12, 30):
+        terms = policy.terms(D, 1.0, clients)
+        assert terms.parties == terms.least - max(1, clients // 10)
+    assert "no more than one of them" in policy.promises[0]
+
+
 def test_the_mean_of_a_hidden_sum():
     vectors = vectors_of(12)
     pool = summed(Policy(hidden=Hidden()), vectors, limit=None)

@@ -31,7 +31,8 @@ LEDGER = "privacy.sqlite"
 #: What `haina audit` leaves in a run's folder.
 AUDIT = "audit.json"
 
-_GAVE = {Verdict.ADMITTED, Verdict.CLIPPED, Verdict.DAMPED, Verdict.PROBATION}
+#: Verdicts on those who sent nothing. Whatever was sent counts, also where the rule then passed over it.
+_KEPT = {Verdict.FAILED, Verdict.ABSENT}
 
 
 def show(where: Where, folder: Path | None, *, as_json: bool) -> None:
@@ -211,7 +212,7 @@ def _released(policy: Any, name: str, record: RoundRecord) -> list[Charge]:
     return [
         replace(policy.charge(name, record.round, client.client, ""), round=record.round, state="released")
         for client in record.clients
-        if client.verdict in _GAVE
+        if client.verdict not in _KEPT
     ]
 
 

@@ -35,7 +35,7 @@ from haina.privacy.correlated import Banded, CorrelatedNoise
 from haina.privacy.grid import Grid
 from haina.privacy.ledger import Total, admits, counted
 from haina.privacy.mechanisms import Cost, Mechanism
-from haina.privacy.secagg.plan import plan
+from haina.privacy.secagg.plan import corrupted, plan
 from haina.privacy.stream import Stream
 from haina.update import Pool, Vector
 
@@ -310,8 +310,10 @@ class Policy:
         assert self.hidden is not None
         bound = self.hidden.range if limit is None else limit
         least = self.least(clients)
-        corrupt = math.floor(self.hidden.corrupt * clients + 1e-9)
-        parties = max(1, least - corrupt) if self.noise == "distributed" else 1
+        # One of few can always work with the coordinator: each knows its own part of the noise.
+        parties = (
+            max(1, least - corrupted(clients, self.hidden.corrupt)) if self.noise == "distributed" else 1
+        )
         mechanism = self.mechanism if self.noise in ("distributed", "central") else None
         if mechanism is None:
             grid = Grid.for_sum(bound, clients, word=self.word)
@@ -497,7 +499,7 @@ class Policy:
             )
             said.append(
                 f"The coordinator sees sums of the updates of {size}, and no single update, "
-                f"while fewer than {self.hidden.corrupt:.0%} of the clients work with it against the others."
+                f"while no more than one of them, or {self.hidden.corrupt:.0%} where that is more, work with it against the others."
             )
         else:
             said.append("The coordinator sees each update as it is sent.")
@@ -505,7 +507,7 @@ class Policy:
             said.append(
                 f"Each row of a client is protected from whoever sees its updates: gradients of rows are bounded, and Gaussian noise "
                 f"of {self.rows.noise:g} times the bound covers each step. What that costs a row depends on how many its client has, so each "
-                "client counts it for itself."
+                "client counts it for itself, at its own site; a simulation does not."
             )
             return tuple(said)
         if self.mechanism is None or self.noise == "none":
