@@ -13,6 +13,7 @@ from sites import Site, advance, secure, sites
 from haina.errors import ConfigError
 from haina.node.peers import fingerprint
 from haina.node.sealing import Masked
+from haina.privacy.budget import Budget
 from haina.privacy.secagg import Advert, Answer, Consent, pack, unpack
 from haina.wire.messages import Failed, Fate, Sealed
 from haina.wire.refusal import Refusal
@@ -647,6 +648,86 @@ def test_a_schedule_is_one_charge_for_all_its_rounds(tmp_path):
                 ("b", "reserved"),
             ]
             assert all(7.5 < charge.epsilon <= 8.0 for charge in charges)
+
+    run(work())
+
+
+def test_a_budget_on_larger_terms_is_no_leave_to_take_more_than_is_promised(tmp_path):
+    async def work():
+        privacy = CENTRAL.format("mechanism = { laplace = { epsilon = 4.0 } }", "").replace(
+            "delta = 1e-5", ""
+        )
+        privacy = privacy.replace("8.0, ", '8.0, composition = "pure"')
+        async with office(tmp_path, rounds=9, privacy=privacy, strategy=ALIKE) as o:
+            for name in "ab":
+                o.store.open_budget(Budget(name, "", 100.0, 0.0, "pure"))
+            nodes = await o.nodes("a", "b")
+            for number in (1, 2):
+                await o.open(number)
+                for node in nodes:
+                    await node.send((await node.ask()).task, [0, 0, 0])
+                assert (await o.closed(number)).state == "closed"
+            await o.until(lambda: o.store.federation("trial").state == "finished")
+            assert o.store.federation("trial").closed == 2
+            assert o.store.federation("trial").reason.startswith("the privacy budget is spent")
+            assert {account.spent.epsilon for account in o.store.budgets()} == {8.0}
+
+    run(work())
+
+
+def test_a_round_without_a_model_gives_central_charges_back(tmp_path):
+    """What noise covers there is the model; the updates went to the coordinator alone."""
+
+    async def work():
+        privacy = CENTRAL.format("mechanism = { gaussian = { noise_multiplier = 2.0 } }", "")
+        async with office(
+            tmp_path, rounds=3, privacy=privacy, strategy=ALIKE, serve="nodes = 4\nquorum = 4"
+        ) as o:
+            nodes = await o.nodes(*"abcd")
+            await o.open(1)
+            for node in nodes[:3]:
+                await node.send((await node.ask()).task, [0, 0, 0])
+            o.clock.now += 1000
+            assert (await o.closed(1)).state == "failed"
+            assert {charge.state for charge in o.store.charges()} == {"void"}
+            assert {float(account.totals["*"].rho) for account in o.store.budgets()} == {0.0}
+
+    run(work())
+
+
+def test_correlated_noise_covers_sums_and_what_it_covered_once_is_not_taken_back(tmp_path):
+    async def work():
+        privacy = CENTRAL.format("correlated = { separation = 2, participations = 2 }", "")
+        privacy += "\nmechanism = { gaussian = { noise_multiplier = 2.0 } }"
+        async with office(
+            tmp_path,
+            d=2000,
+            rounds=4,
+            privacy=privacy,
+            strategy=ALIKE,
+            serve="nodes = 2",
+            train="clients_per_round = 2",
+        ) as o:
+            nodes = {node.name: node for node in await o.nodes(*"abcd")}
+            rosters, spread = [], []
+            for number in (1, 2):
+                await o.open(number)
+                rosters.append(set(o.store.round("trial", number).roster))
+                for name in rosters[-1]:
+                    await nodes[name].send((await nodes[name].ask()).task, np.zeros(2000))
+                assert (await o.closed(number)).state == "closed"
+                spread.append(o.model().std())
+                for node in nodes.values():
+                    await node.hello()
+            # Whoever took part rests.
+            assert not rosters[0] & rosters[1]
+            policy = o.station.hosted.policy
+            first = policy.mechanism.std(1.0) * policy.correlated.sensitivity / 2
+            assert spread[0] == pytest.approx(first, rel=0.1)
+            # Noise of its own in each round would have spread the model by a factor of 1.41.
+            assert spread[1] < 1.3 * spread[0]
+            with pytest.raises(Refusal, match="hangs together"):
+                await o.core.rollback(o.operator, "trial", 1, "")
 
     run(work())
 

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 from haina.coordinator.contract import Refusal
 from haina.coordinator.store import NodeRow, RoundRow, Settlement, Store
-from haina.privacy.budget import Charge
-from haina.privacy.ledger import admits
+from haina.privacy.budget import Budget, Charge
+from haina.privacy.ledger import admits, totals
 from haina.privacy.policy import Policy
 
 
@@ -45,11 +46,14 @@ def insolvent(
     for node in nodes:
         charge = policy.charge(federation, number, node.name, node.dataset)
         account = accounts.get(charge.key)
-        if account is None:
-            fresh = policy.budget(node.name, node.dataset)
-            refused = admits(fresh, {}, charge)
-        else:
-            refused = admits(account.budget, account.totals, charge)
+        planned = policy.budget(node.name, node.dataset)
+        refused = (
+            admits(planned, {}, charge) if account is None else admits(account.budget, account.totals, charge)
+        )
+        if account is not None and refused is None and not _alike(account.budget, planned):
+            # A budget that stands on larger terms may bear more than this federation promises to take.
+            mine = store.charges(node.name, node.dataset, federation, last=1 << 31)
+            refused = admits(planned, totals(planned, mine), charge)
         if refused is not None and charge.id not in paid:
             gone[node.name] = refused
     return gone
@@ -89,3 +93,8 @@ def settlement(
         void=tuple(own[node] for node in sorted(own.keys() - released)),
         why=f"nothing of it was released in round {row.number}",
     )
+
+
+def _alike(one: Budget, other: Budget) -> bool:
+    """True for the same terms, whenever they were opened."""
+    return replace(one, opened=0.0) == replace(other, opened=0.0)

@@ -313,6 +313,13 @@ class Operators:
                 f"federation {federation} keeps no version {version}",
                 remedy="See what is kept: haina models " + federation,
             )
+        if station.hosted.strategy.spacing is not None:
+            raise Refusal(
+                "invalid",
+                f"the noise of {federation} hangs together over its rounds, each of which is counted on once",
+                allowed="roll-backs of federations without [privacy] correlated",
+                remedy="Begin a new federation from the model that you want back",
+            )
         await self._act(caller, "models.rollback", federation, {"version": version, "why": why})
         note = f"roll-back to version {version} by {caller.name}" + (f": {why}" if why else "")
         under_way = await self.ground.run(self.ground.store.current_round, federation)
