@@ -143,12 +143,12 @@ def test_a_running_federation_is_audited_through_its_secure_sums(typed, tmp_path
 
 def test_a_flock_is_for_one_audit(tmp_path):
     path = tmp_path / "flock"
-    made = Flock.hatch(path, 5, lambda size: bytes(range(size)))
+    made = Flock.hatch(path, 9, lambda size: bytes(range(size)))
     assert Flock.read(path) == made
     with pytest.raises(ConfigError, match="there already"):
-        Flock.hatch(path, 5, lambda size: bytes(size))
-    with pytest.raises(ConfigError, match="canary is '5'"):
-        CanaryBench(f"canary:{path}:5", None)
+        Flock.hatch(path, 9, lambda size: bytes(size))
+    with pytest.raises(ConfigError, match="canary is '9'"):
+        CanaryBench(f"canary:{path}:9", None)
     path.write_text("{}")
     with pytest.raises(ConfigError, match="holds no canaries"):
         Flock.read(path)

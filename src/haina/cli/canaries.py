@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from math import inf
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -15,12 +14,12 @@ from haina.cli.reach import Where
 from haina.cli.talk import data, json_line, say
 from haina.errors import ConfigError
 from haina.federation import Federation
+from haina.federation.audit import searched
 from haina.federation.envelope import Envelope
 from haina.monitoring.privacy import told
 from haina.monitoring.text import number
 from haina.node.canary import SOURCE, Flock
 from haina.node.link.http import HttpLink
-from haina.privacy.audit.finding import audit
 from haina.simulation.rundir import replace_file
 
 
@@ -46,21 +45,10 @@ def judge(
     policy = federation.privacy
     rounds, increments = _increments(where, federation.name)
     canaries = flock.of(policy, len(increments[0]))
-    claimed, delta = inf, 1e-5
-    if policy is not None and policy.mechanism is not None:
-        delta = 1e-5 if policy.allowance is None else policy.allowance.delta or 1e-6
-        claimed = policy.claim(len(increments), delta)
-    noisy = claimed < inf and canaries.norm == 2
-    found = audit(
-        canaries,
-        increments,
-        claimed,
-        delta,
-        claim="gaussian" if noisy else "any",
-        confidence=confidence,
-        rounds=rounds,
-    ).to_json()
-    if claimed == inf:
+    with where.api() as api:
+        clients = len(api.nodes())
+    found = searched(federation, canaries, increments, rounds, clients, confidence=confidence).to_json()
+    if found["claimed"] is None:
         found["verdict"] = "nothing is promised"
     found = {
         "attack": "canaries (running federation)",

@@ -11,7 +11,7 @@ Canaries are put in by replacing the data and the learner of the simulation, so 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 from typing import Any, Literal, cast
@@ -31,7 +31,7 @@ from haina.privacy.policy import Policy
 from haina.privacy.stream import Stream
 from haina.report import Report
 from haina.shards import Shards
-from haina.simulation.simulation import Run, Simulation
+from haina.simulation.simulation import Simulation
 from haina.strategy.parts import Payload
 from haina.strategy.select import Poisson
 from haina.update import Result, Update
@@ -98,7 +98,6 @@ def with_canaries(
     _check(federation)
     policy, simulation = federation.privacy, federation.simulation()
     model = simulation.learner.initial(simulation.seed)
-    noisy = policy is not None and policy.mechanism is not None
     norm: Literal[1, 2] = policy.mechanism.norm if policy is not None and policy.mechanism is not None else 2
     limit = simulation.strategy.instructions(simulation.strategy.init(model)).limit or _length(simulation)
     key = hashlib.sha256(f"haina audit {seed}".encode()).digest()
@@ -111,26 +110,54 @@ def with_canaries(
         run, _ = audited.advance(run)
         increments.append((run.model - before).astype(np.float32))
         on_round(run.round, audited.rounds)
-    claimed, delta = _claim(policy, run)
-    select = simulation.strategy.select
-    rate = select.rate if isinstance(select, Poisson) else 1.0
-    if simulation.cohort is not None and not isinstance(select, Poisson):
-        rate = min(1.0, simulation.cohort / len(simulation.data))
-    gaussian = noisy and norm == 2 and rate == 1
-    finding = audit(
+    rounds = list(range(1, len(increments) + 1))
+    finding = searched(federation, canaries, increments, rounds, len(simulation.data), confidence=confidence)
+    inside = int(canaries.included.sum())
+    words = "no noise" if policy is None else policy.words
+    return CanaryAudit(finding, len(increments), inside, len(simulation.data), words)
+
+
+def searched(
+    federation: Federation,
+    canaries: Canaries,
+    increments: Sequence[Array],
+    rounds: Sequence[int],
+    clients: int,
+    *,
+    confidence: float = 0.95,
+) -> Finding:
+    """Look for canaries in what a federation has released, simulated or not, and hold what is found against what its file promises.
+
+    Args:
+        federation: of the file.
+        canaries: those that were in it.
+        increments: T vectors `[d]`, what each round changed in the model.
+        rounds: their numbers.
+        clients: of whom the rounds' clients are drawn.
+        confidence: of the bound.
+
+    Raises:
+        ConfigError: the federation protects single examples or sends what canaries cannot imitate, which other attacks are for.
+    """
+    _check(federation)
+    policy, select = federation.privacy, federation.strategy.select
+    cohort = federation.settings.train.clients_per_round
+    rate = 1.0 if cohort is None else min(1.0, cohort / clients)
+    if isinstance(select, Poisson):
+        rate = select.rate
+    claimed, delta = _claim(policy, len(increments))
+    gaussian = claimed < inf and canaries.norm == 2 and rate == 1
+    return audit(
         canaries,
         increments,
         claimed,
         delta,
         claim="gaussian" if gaussian else "any",
         confidence=confidence,
-        rounds=list(range(1, len(increments) + 1)),
+        rounds=rounds,
         rate=rate,
         shift=_shift(policy),
     )
-    inside = int(canaries.included.sum())
-    words = "no noise" if policy is None else policy.words
-    return CanaryAudit(finding, len(increments), inside, len(simulation.data), words)
 
 
 def inhabited(simulation: Simulation, canaries: Canaries, limit: float) -> Simulation:
@@ -354,11 +381,11 @@ def _check(federation: Federation) -> None:
         )
 
 
-def _claim(policy: Policy | None, run: Run) -> tuple[float, float]:
+def _claim(policy: Policy | None, rounds: int) -> tuple[float, float]:
     if policy is None or policy.mechanism is None:
         return inf, 1e-5
     delta = 1e-5 if policy.allowance is None else policy.allowance.delta or 1e-6
-    return policy.claim(run.round, delta), delta
+    return policy.claim(rounds, delta), delta
 
 
 def _shift(policy: Policy | None) -> float:

@@ -4,7 +4,8 @@
 
 An auditor has the file with the canaries' seed, and runs some of these sites beside those of a federation that is to be audited (never of the one
 whose model is wanted). Each goes through all that a site goes through: the limit, the noise, the ledger, the secure sum. Which of them are in is
-decided by coins of the seed; those that are out send zeros, so that nobody, the coordinator included, can tell the two apart.
+decided by coins of the seed; those that are out send zeros. Where updates are hidden or covered by their clients, the coordinator cannot tell the two
+apart; where it sees them, it can.
 
 The trap: who has the file knows the coins. It stays with the auditor until the federation has ended.
 """
@@ -53,8 +54,11 @@ class Flock:
         Raises:
             ConfigError: the file is there already, or there are to be none.
         """
-        if count < 2:
-            raise ConfigError(f"{count} canaries are asked for", allowed="2 or more")
+        if count < 8:
+            # The coins of fewer may well all fall on one side, and what so few can show is next to nothing.
+            raise ConfigError(
+                f"{count} canaries are asked for", allowed="8 or more; a hundred show much more"
+            )
         if path.exists():
             raise ConfigError(
                 f"{path} is there already", remedy="Canaries are for one audit: name another file"
