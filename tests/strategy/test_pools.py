@@ -106,6 +106,43 @@ def test_trust_finds_attackers_by_the_groups_that_they_were_in(seed):
     assert min(hurt) > 0.5, hurt
 
 
+def test_a_group_counts_for_what_it_shows_now_times_the_trust_in_those_within():
+    rng = np.random.default_rng(1)
+    truth, clients = rng.normal(size=200) / 14, [f"c{k:02}" for k in range(40)]
+    across = rng.normal(size=200) / 14
+    across -= truth * (truth @ across) / (truth @ truth)
+    strategy = Strategy(
+        seen=Seen.GROUPS, trust=Trust("peers", hostile=0.4), clip=None, weigh=Weigh((Uniform(),))
+    )
+    state = strategy.init(np.zeros(200, np.float32))
+
+    def shares(state, odd, number, sign=-3, aside=0.0):
+        """Each group's part in a round: groups as they stand in the list, one of which may show something odd."""
+        groups = np.split(np.array(clients), 8)
+        opened = strategy.open(state, np.zeros(200, np.float32), dict.fromkeys(clients), dimension=200)
+        noise = np.random.default_rng(number)
+        for k, part in enumerate(groups):
+            shown = sign * truth + aside * across if k == odd else truth
+            opened.add_pool(pool(part, shown + noise.normal(size=200) / 30))
+        closed = opened.close()
+        told = {client.client: client.share for client in closed.record.clients}
+        return closed.state, np.array([sum(told[name] for name in part) for part in groups])
+
+    for number in range(15):
+        state, part = shares(state, 0, number)
+        assert part[0] == pytest.approx(0.0, abs=1e-9)
+    # Those of the first group now show what all show, and are not trusted for it at once.
+    _, part = shares(state, None, 20)
+    assert part[0] < 0.5 * part[1:].min()
+    # And a good name does not help whoever turns round.
+    _, part = shares(state, 3, 21)
+    assert part[3] == pytest.approx(0.0, abs=1e-9)
+    assert part[4] > 0.1
+    # Nor does it help much whoever has something else in mind.
+    _, part = shares(state, 3, 22, sign=0.4, aside=0.9)
+    assert 0 < part[3] < 0.6 * part[4]
+
+
 def test_sums_and_updates_are_not_mixed_up():
     hidden = Strategy(seen=Seen.SUM)
     opened = hidden.open(hidden.init(np.zeros(D)), np.zeros(D), dict.fromkeys("abc"), dimension=D)
