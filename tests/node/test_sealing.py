@@ -1,7 +1,6 @@
 """A site's part in a secure sum in front of a coordinator that lies: every lie is refused with its own reason, and nothing is given away."""
 
 import base64
-import hashlib
 import os
 from dataclasses import replace
 
@@ -485,7 +484,6 @@ def test_the_question_is_what_counts_and_not_the_clock(tmp_path):
     step = circle.step("a", "share", seconds=3.0)
     assert part.answered(step)
     assert part.answer(step) == first
-    assert hashlib.sha256(first.data.encode()).digest()
 
 
 @pytest.mark.parametrize(
@@ -514,3 +512,9 @@ def test_nobody_is_summed_with_those_who_were_told_something_else(tmp_path, chan
 
 def test_the_clock_and_the_codec_are_no_part_of_what_is_agreed():
     assert task(seconds=9.0, codec="int8").agreed == task().agreed != task(2).agreed
+
+
+def test_an_owners_budget_that_cannot_count_the_noise_is_said_when_the_site_joins(tmp_path):
+    with pytest.raises(ConfigError, match="has none without a delta") as refused:
+        guard(tmp_path, SUMMED, "trial", Wishes(8.0))
+    assert "--delta" in refused.value.remedy

@@ -207,6 +207,19 @@ class Guard:
                 allowed="a delta > 0, well below 1 / rows",
                 remedy="Give --delta 1e-5 beside --budget",
             )
+        cost = None if self.policy is None else self.policy.cost
+        if (
+            self._own
+            and standing is not None
+            and standing.composition == "pure"
+            and cost is not None
+            and cost.epsilon is None
+        ):
+            raise ConfigError(
+                f"{standing} adds epsilons, and {self.policy.words if self.policy else ''} has none without a delta",
+                allowed="a budget with a delta, well below 1 / clients; or federations with Laplace noise",
+                remedy="Give --delta 1e-5 beside --budget",
+            )
         self._limited = standing is not None
 
     def _unpayable(self, charge: Charge, refused: Mapping[str, str], number: int) -> PrivacyError | None:
