@@ -286,19 +286,22 @@ class Round:
         reason: str,
     ) -> RoundRecord:
         place = {client: i for i, client in enumerate(clients)}
-        pooled = isinstance(self._gather, Pooling)
+        pooled, covered = isinstance(self._gather, Pooling), self._strategy.cover is Cover.SERVER
         clip = clip if gathered is None else gathered.clip
         shares = _normalised(gathered)
         if self._strategy.combine.payload is Payload.SUM and gathered is not None and not pooled:
             # Each row counts once in a sum, so a client's part of it is its part of the rows.
             rows = np.array([self._heard.reports[client].examples for client in clients])
             shares = rows / rows.sum()
+        if covered:
+            # Records are shown to more people than may see updates: what noise covers in the model must not stand there bare.
+            clip = np.ones(len(clients))
         records = []
         for client in self._roster:
             if client in place:
                 i = place[client]
                 share = None if shares is None else float(shares[i])
-                norm = None if pooled else float(norms[i])
+                norm = None if pooled or covered else float(norms[i])
                 records.append(self._client(client, i, share, norm, float(clip[i]), gathered))
             elif client in self._heard.refused:
                 records.append(ClientRecord(client, Verdict.REFUSED, 0.0, reason=self._heard.refused[client]))
@@ -336,6 +339,8 @@ class Round:
         gathered: Gathered | None,
     ) -> ClientRecord:
         report = self._heard.reports[client]
+        if self._strategy.cover is Cover.SERVER:
+            report = Report(examples=report.examples, steps=report.steps)
         if gathered is None:
             return ClientRecord(client, Verdict.ADMITTED, 0.0, report=_numbers(report), norm=norm, clip=clip)
         verdict, reason = gathered.verdict(i)
