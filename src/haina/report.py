@@ -67,6 +67,11 @@ class Report:
         """||a_k||_1, or the number of steps where the client did not say."""
         return float(self.steps) if self.normalizer is None else self.normalizer
 
+    @property
+    def bare(self) -> Report:
+        """What says nothing of the rows but how many there are: counts of examples and steps, and how late it came."""
+        return Report(self.examples, self.steps, self.normalizer, staleness=self.staleness)
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values of what was said; numbers that are not finite become null."""
         said = {

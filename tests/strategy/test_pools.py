@@ -301,10 +301,12 @@ def test_local_noise_goes_with_any_rule_and_is_not_clipped_away(name):
 def test_what_the_server_covers_does_not_stand_bare_in_its_records():
     strategy = Strategy(cover=Cover.SERVER, clip=AdaptiveClip(), weigh=Weigh((Uniform(),)))
     model = np.zeros(D, np.float32)
-    opened = strategy.open(strategy.init(model), model, dict.fromkeys("ab"), dimension=D, release=Shift())
+    opened = strategy.open(
+        strategy.init(model), model, {"a": Report(3), "b": Report(5)}, dimension=D, release=Shift()
+    )
     opened.add(Update("a", np.full(D, 9, np.float32), Report(3, extra={"unclipped": 0.0})))
     opened.add(Update("b", np.full(D, 0.1, np.float32), Report(5, extra={"unclipped": 1.0})))
     for client in opened.close().record.clients:
         assert client.verdict is Verdict.ADMITTED
         assert (client.norm, client.clip) == (None, 1.0)
-        assert set(client.report) <= {"examples", "steps", "normalizer"}
+        assert set(client.report) <= {"examples", "steps", "normalizer", "staleness"}

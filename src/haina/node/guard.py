@@ -135,7 +135,7 @@ class Guard:
             return update
         if limit is None:
             raise PrivacyError("the task names no limit for an update that noise is to cover")
-        bare = Report(examples=update.report.examples, steps=update.report.steps)
+        bare = update.report.bare
         if policy.adaptive:
             bare = replace(bare, extra={UNCLIPPED: float(policy.bound(update.vector, limit)[1])})
         return Update(update.client, policy.privatise(update.vector, limit, self.bits), bare)

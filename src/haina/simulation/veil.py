@@ -50,7 +50,7 @@ class Veil:
         if limit is None or self.policy.mechanism is None:
             return result
         stream = self._stream(turn, result.client)
-        bare = replace(report, loss_before=None, loss_after=None, accuracy=None, label_counts=None, extra={})
+        bare = report.bare
         if self.policy.adaptive:
             _, within = self.policy.bound(result.vector, limit)
             bare = replace(bare, extra={UNCLIPPED: float(within)})

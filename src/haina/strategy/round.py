@@ -340,7 +340,7 @@ class Round:
     ) -> ClientRecord:
         report = self._heard.reports[client]
         if self._strategy.cover is Cover.SERVER:
-            report = Report(examples=report.examples, steps=report.steps)
+            report = report.bare
         if gathered is None:
             return ClientRecord(client, Verdict.ADMITTED, 0.0, report=_numbers(report), norm=norm, clip=clip)
         verdict, reason = gathered.verdict(i)
