@@ -117,7 +117,7 @@ def test_a_running_federation_is_audited_through_its_secure_sums(typed, tmp_path
         from haina.cli.canaries import judge
         from haina.cli.reach import Where
 
-        kept = judge(
+        code = judge(
             Where(tmp_path / "state"),
             Path("flock"),
             Path("audited.toml"),
@@ -125,18 +125,18 @@ def test_a_running_federation_is_audited_through_its_secure_sums(typed, tmp_path
             0.95,
             as_json=False,
         )
-        return kept, json.loads(Path("found.json").read_text())
+        return code, json.loads(Path("found.json").read_text())
 
-    kept, found = played(tmp_path, judged)
+    code, found = played(tmp_path, judged)
     assert found["rounds"] == 10
     assert 0.3 < found["claimed"] < 1.5
     assert found["canaries"] == COUNT
     if broken:
-        assert not kept
+        assert code == 1
         assert found["verdict"] == "violated", found
         assert found["alarm"]
     else:
-        assert kept
+        assert code == 0
         assert found["verdict"] == "holds", found
         assert not found["alarm"]
 

@@ -63,7 +63,7 @@ def test_what_a_run_has_spent(haina, run):
 
 def test_the_page_for_the_privacy_officer(haina, run):
     audit = haina("audit", "--canaries", "30", "--inversion", "--out", "runs/private/audit.json")
-    assert audit.code == 0, audit.err
+    assert audit.code == 3, audit.err  # a model of 15 parameters has room for 15 canaries in L1
     assert "claimed epsilon" in audit.out
     assert "measured lower bound" in audit.out
     assert "verdict" in audit.out
@@ -77,6 +77,26 @@ def test_the_page_for_the_privacy_officer(haina, run):
     refused = haina("budget", "export", "runs/private", "--out", "p.pdf")
     assert refused.code == 2
     assert ".html or .json" in refused.err
+
+
+def test_an_audit_that_cannot_tell_is_no_success(haina, tmp_path):
+    (tmp_path / "federation.toml").write_text(FILE)
+    few = haina("audit", "--canaries", "8", "--json")
+    assert few.code == 3
+    assert json.loads(few.out)["verdict"] == "not enough canaries to tell"
+    assert f"--seed {json.loads(few.out)['seed']}" in few.err
+    (tmp_path / "open.toml").write_text(FILE.split("[privacy]")[0])
+    unpromised = haina("audit", "open.toml", "--canaries", "8")
+    assert unpromised.code == 3
+    assert "nothing is promised" in unpromised.out
+
+
+def test_a_finding_of_another_federation_is_no_finding_of_this_one(haina, run):
+    (run / "other.json").write_text('{"federation": "other", "verdict": "holds"}')
+    refused = haina("budget", "export", "runs/private", "--out", "p.html", "--audit", "other.json")
+    assert refused.code != 0
+    assert "of the federation other" in refused.err
+    assert "Allowed: private" in refused.err
 
 
 def test_a_plan(haina):
@@ -103,7 +123,7 @@ def test_a_plan(haina):
         (("--epsilon", "8", "--rounds", "2", "--mechanism", "salt"), "discrete_laplace"),
         (("--epsilon", "8", "--rounds", "2", "--composition", "zcdp", "--sampling", "0.1"), "pld"),
         (("--epsilon", "8", "--rounds", "2", "--composition", "pure"), "laplace"),
-        (("--epsilon", "-1", "--rounds", "2"), "> 0"),
+        (("--epsilon", "-1", "--rounds", "2"), "0.0001 or more"),
     ):
         refused = haina("budget", "plan", *words)
         assert refused.code in (1, 2), refused.out

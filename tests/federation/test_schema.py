@@ -56,6 +56,12 @@ MISTAKES = {
     "unknown section": (text_of(trian="rounds = 3"), "trian: there is no such key", "train", "'train'"),
     "unknown key": (text_of(train="round = 3"), "train.round: there is no such key", "rounds", "'rounds'"),
     "unknown key, no near one": (text_of(train="xyz = 3"), "train.xyz: there is no such key", "rounds", ""),
+    "unknown key of a section that may be left out": (
+        text_of(privacy="nois = 3"),
+        "privacy.nois: there is no such key",
+        "noise, ",
+        "'noise'",
+    ),
     "a key in the wrong place": (text_of("rounds = 3"), "rounds: there is no such key", "train", ""),
     "a section that is no table": (text_of("train = 3"), "train: 3 does not fit", "a table", ""),
     "a word for a number": (

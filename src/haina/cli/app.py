@@ -155,18 +155,29 @@ def audit(
         int, typer.Option(min=0, help="Shadow models for membership inference; 16 or more, 0 for none.")
     ] = 0,
     inversion: Annotated[bool, typer.Option("--inversion", help="Try to read rows off updates.")] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Of the canaries' coins.")] = 0,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Of the canaries' coins; tossed anew if not given.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the finding here, as JSON.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Attack a federation, and hold what is found against the privacy that it promises."""
+    """Attack a federation, and hold what is found against the privacy that it promises.
+
+    Leaves with 1 if the promise is broken, and with 3 if so many canaries cannot tell.
+    """
     from haina.cli.audit import audit as command
 
-    kept = command(
-        file, canaries=canaries, shadows=shadows, inversion=inversion, seed=seed, out=out, as_json=as_json
+    raise typer.Exit(
+        command(
+            file,
+            canaries=canaries,
+            shadows=shadows,
+            inversion=inversion,
+            seed=seed,
+            out=out,
+            as_json=as_json,
+        )
     )
-    if not kept:
-        raise typer.Exit(1)
 
 
 @app.command()

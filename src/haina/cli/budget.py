@@ -28,7 +28,7 @@ from haina.wire.messages import BudgetInfo, ChargeInfo
 
 #: A site's own ledger, in its folder.
 LEDGER = "privacy.sqlite"
-#: What `haina audit` leaves in a run's folder.
+#: Where `haina audit --out` leaves a run's finding, so that the page of the run shows it.
 AUDIT = "audit.json"
 
 #: Verdicts on those who sent nothing. Whatever was sent counts, also where the rule then passed over it.
@@ -131,6 +131,13 @@ def export(where: Where, folder: Path | None, out: Path, audits: Sequence[Path],
     if out.suffix not in (".html", ".json"):
         raise ConfigError(f"--out is {out}", allowed="a file that ends in .html or .json")
     statement = _statement(where, folder, [_read_json(path) for path in audits])
+    for finding in statement.findings:
+        if statement.federations and finding.get("federation") not in statement.federations:
+            raise HainaError(
+                f"an audit was of the federation {plain(finding.get('federation'), 80) or 'without a name'}",
+                allowed=", ".join(statement.federations),
+                remedy="Audit the file that this page is about: haina audit FILE --out FINDING.json",
+            )
     text = (
         page(statement)
         if out.suffix == ".html"
@@ -161,7 +168,8 @@ def _of_coordinator(where: Where, audits: Sequence[dict[str, Any]]) -> Statement
         for federation in federations
         for promise in federation.promises
     ]
-    return Statement("the coordinator", promises, budgets, charges, audits, time.time())
+    names = [federation.name for federation in federations]
+    return Statement("the coordinator", promises, budgets, charges, audits, time.time(), names)
 
 
 def _of_node(folder: Path, audits: Sequence[dict[str, Any]]) -> Statement:
@@ -188,7 +196,7 @@ def _of_run(run: RunDir, audits: Sequence[dict[str, Any]]) -> Statement:
     policy = federation.privacy
     found = [*audits, *([_read_json(run.path / AUDIT)] if (run.path / AUDIT).exists() else [])]
     if policy is None:
-        return Statement(federation.name, [], [], [], found, time.time())
+        return Statement(federation.name, [], [], [], found, time.time(), [federation.name])
     charges: list[Charge] = []
     if policy.mechanism is not None and policy.allowance is not None:
         for record in run.records():
@@ -202,7 +210,13 @@ def _of_run(run: RunDir, audits: Sequence[dict[str, Any]]) -> Statement:
             budget: Budget = policy.budget(owner, "")
             budgets.append(_budget(Account(budget, totals(budget, {c.id: c for c in of[owner]}.values()))))
     return Statement(
-        federation.name, policy.promises, budgets, [_charge(c) for c in charges], found, time.time()
+        federation.name,
+        policy.promises,
+        budgets,
+        [_charge(c) for c in charges],
+        found,
+        time.time(),
+        [federation.name],
     )
 
 

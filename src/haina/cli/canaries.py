@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from haina.artifact import Array
+from haina.cli.audit import code
 from haina.cli.reach import Where
 from haina.cli.talk import data, json_line, say
 from haina.errors import ConfigError
@@ -33,13 +34,11 @@ def new(path: Path, count: int) -> None:
     )
 
 
-def judge(
-    where: Where, path: Path, file: Path, out: Path | None, confidence: float, *, as_json: bool
-) -> bool:
+def judge(where: Where, path: Path, file: Path, out: Path | None, confidence: float, *, as_json: bool) -> int:
     """Look for the canaries in the models that were published.
 
     Returns:
-        False when the federation's promise is broken.
+        The exit code, see `haina.cli.audit`.
     """
     flock, federation = Flock.read(path), Federation.read(file)
     policy = federation.privacy
@@ -48,10 +47,9 @@ def judge(
     with where.api() as api:
         clients = len(api.nodes())
     found = searched(federation, canaries, increments, rounds, clients, confidence=confidence).to_json()
-    if found["claimed"] is None:
-        found["verdict"] = "nothing is promised"
     found = {
         "attack": "canaries (running federation)",
+        "federation": federation.name,
         **found,
         "rounds": len(rounds),
         "canaries_in": int(canaries.included.sum()),
@@ -69,7 +67,7 @@ def judge(
         data(
             f"claimed epsilon {number(found['claimed'])}  measured lower bound {found['lower_bound']:.3g}  verdict {found['verdict']}"
         )
-    return bool(found["verdict"] != "violated")
+    return code(found["verdict"])
 
 
 def _increments(where: Where, name: str) -> tuple[list[int], list[Array]]:

@@ -307,8 +307,7 @@ def judge_canaries(
     """Look for them in the models that were published, and hold that against the promise."""
     from haina.cli.canaries import judge as command
 
-    if not command(where, file, federation, out, confidence, as_json=as_json):
-        raise typer.Exit(1)
+    raise typer.Exit(command(where, file, federation, out, confidence, as_json=as_json))
 
 
 # ------------------------------------------------------------------------------------------------ config

@@ -48,6 +48,8 @@ class CanaryAudit:
     """What canaries found.
 
     Args:
+        federation: its name.
+        seed: of the coins.
         finding: claim, estimate, bound, verdict.
         rounds: that were searched.
         canaries: that took part.
@@ -55,6 +57,8 @@ class CanaryAudit:
         mechanism: what was to hide them.
     """
 
+    federation: str
+    seed: int
     finding: Finding
     rounds: int
     canaries: int
@@ -63,11 +67,11 @@ class CanaryAudit:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
-        verdict = self.finding.verdict if self.finding.claimed < inf else "nothing is promised"
         return {
             "attack": "canaries (one run)",
+            "federation": self.federation,
+            "seed": self.seed,
             **self.finding.to_json(),
-            "verdict": verdict,
             "rounds": self.rounds,
             "canaries_in": self.canaries,
             "clients": self.clients,
@@ -114,7 +118,7 @@ def with_canaries(
     finding = searched(federation, canaries, increments, rounds, len(simulation.data), confidence=confidence)
     inside = int(canaries.included.sum())
     words = "no noise" if policy is None else policy.words
-    return CanaryAudit(finding, len(increments), inside, len(simulation.data), words)
+    return CanaryAudit(federation.name, seed, finding, len(increments), inside, len(simulation.data), words)
 
 
 def searched(
@@ -271,7 +275,13 @@ def members(
     way: Literal["row", "shared"] = "row" if shadows >= 64 else "shared"
     scores = membership.lira(membership.confidence(table), truth, way)
     found["LiRA"] = membership.attack(scores, truth).to_json()
-    return {"attack": "membership inference", "models": shadows, "rows": int(last - first), **found}
+    return {
+        "attack": "membership inference",
+        "seed": seed,
+        "models": shadows,
+        "rows": int(last - first),
+        **found,
+    }
 
 
 def inverted(federation: Federation, *, examples: int = 20, seed: int = 0) -> dict[str, Any]:

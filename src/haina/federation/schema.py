@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
 from haina.errors import ConfigError
 from haina.federation.parts import Place, did_you_mean
+from haina.privacy.policy import LEAST
 from haina.wire.messages import Codec
 
 #: A name, or a table with a name and settings.
@@ -169,7 +170,7 @@ class SecureSection(_Section):
 class BudgetSection(_Section):
     """`[privacy] budget`: the fields of `haina.privacy.policy.Allowance`."""
 
-    epsilon: float = Field(gt=0)
+    epsilon: float = Field(ge=LEAST)
     delta: float = Field(default=0.0, ge=0, lt=1)
     composition: Literal["pure", "zcdp", "pld"] = Field(
         default_factory=lambda read: "zcdp" if read.get("delta") else "pure"
@@ -284,9 +285,15 @@ def _section(location: tuple[int | str, ...]) -> list[str]:
     model: type[BaseModel] = FederationFile
     for step in location[:-1]:
         field = model.model_fields.get(str(step))
-        if field is None or not (
-            isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
-        ):
+        if field is None:
             break
-        model = field.annotation
+        # A section that may be left out is a union with None.
+        kinds = [
+            kind
+            for kind in (field.annotation, *get_args(field.annotation))
+            if isinstance(kind, type) and issubclass(kind, BaseModel)
+        ]
+        if not kinds:
+            break
+        model = kinds[0]
     return list(model.model_fields)

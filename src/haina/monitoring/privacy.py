@@ -30,6 +30,7 @@ class Statement:
         charges: releases, oldest first.
         findings: of audits: `haina audit`'s JSON.
         made: seconds since 1970.
+        federations: of which findings may be; none where that is not known.
     """
 
     title: str
@@ -38,6 +39,7 @@ class Statement:
     charges: Sequence[ChargeInfo]
     findings: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
     made: float = 0.0
+    federations: Sequence[str] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""

@@ -80,12 +80,16 @@ class Hidden:
                 raise PrivacyError(f"{name} of secure aggregation is {getattr(self, name)}", allowed=words)
 
 
+#: The least budget, in epsilon.
+LEAST = 1e-4
+
+
 @dataclass(frozen=True)
 class Allowance:
     """What every data set may spend on a federation: epsilon at delta, and how rounds add up.
 
     Args:
-        epsilon: > 0.
+        epsilon: 0.0001 or more; noise for less drowns everything, and the tightest accountant gets lost in it.
         delta: in [0, 1); 0 only with "pure".
         composition: "pure" adds epsilons; "zcdp" adds rho (which is advanced composition); "pld" reserves the whole schedule of rounds at once,
             at the price of the tightest accountant.
@@ -96,8 +100,10 @@ class Allowance:
     composition: Composition = "zcdp"
 
     def __post_init__(self) -> None:
-        if not 0 < self.epsilon < math.inf:
-            raise PrivacyError(f"the budget is epsilon {self.epsilon}", allowed="a finite number > 0")
+        if not LEAST <= self.epsilon < math.inf:
+            raise PrivacyError(
+                f"the budget is epsilon {self.epsilon:g}", allowed=f"a finite number, {LEAST:g} or more"
+            )
         if not 0 <= self.delta < 1:
             raise PrivacyError(f"delta of the budget is {self.delta}", allowed="a number in [0, 1)")
         if self.composition != "pure" and not self.delta > 0:

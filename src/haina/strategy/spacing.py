@@ -1,7 +1,7 @@
 """Spacing: clients that have just taken part rest for some rounds, and take part so often at most.
 
 Correlated noise (`haina.privacy.correlated`) covers a client that comes seldom: one that came more often would be covered less than was promised. So
-whoever rests is not invited, and that depends on when it was invited, never on its data.
+whoever rests is not invited, and that depends on when it last delivered, never on its data.
 
 The trap is a small population: so many rounds apart, a round of k clients needs `separation` times k of them.
 """

@@ -81,7 +81,7 @@ def test_the_words():
     assert word(3.0, 3.1, 4.0) == "violated"
     assert word(3.0, 2.0, 2.5) == "not enough canaries to tell"
     assert word(3.0, 3.0, 3.0) == "not enough canaries to tell"
-    assert word(inf, 4.0, 4.0) == "not enough canaries to tell"
+    assert word(inf, 4.0, 4.0) == "nothing is promised"
 
 
 def test_the_alarm_is_the_lower_end_of_the_estimate():
@@ -94,7 +94,7 @@ def test_a_finding_is_plain_json():
     found = finding.judge(*seen(0.9), inf, DELTA)
     told = json.loads(json.dumps(found.to_json(), allow_nan=False))
     assert told["claimed"] is None
-    assert told["verdict"] == "not enough canaries to tell"
+    assert told["verdict"] == "nothing is promised"
     assert told["estimate_low"] < told["estimate"] < told["estimate_high"]
     assert (told["canaries"], told["confidence"], told["alarm"]) == (1000, 0.95, False)
 

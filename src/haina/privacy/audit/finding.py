@@ -25,7 +25,7 @@ from haina.errors import PrivacyError
 from haina.privacy.audit import bounds, gaussian
 from haina.privacy.audit.canary import Canaries
 
-Verdict = Literal["holds", "violated", "not enough canaries to tell"]
+Verdict = Literal["holds", "violated", "not enough canaries to tell", "nothing is promised"]
 #: What is claimed: epsilon at one delta, or the curve of a Gaussian mechanism in which everyone takes part.
 Claim = Literal["any", "gaussian"]
 
@@ -68,7 +68,9 @@ class Finding:
 
     @property
     def verdict(self) -> Verdict:
-        """Whether the claim is refuted ("violated"); if not, whether any outcome could have refuted it ("holds") or none ("not enough")."""
+        """Whether the claim is refuted ("violated"); if not, whether any outcome could have refuted it ("holds") or none (the others)."""
+        if not isfinite(self.claimed):
+            return "nothing is promised"
         if self.lower_bound > self.claimed:
             return "violated"
         return "holds" if self.reach > self.claimed else "not enough canaries to tell"
