@@ -274,6 +274,7 @@ class CoordinatorCore(Operators):
             text=station.view.federation.text,
             columns=station.view.federation.columns,
             settings=self._settings(row),
+            brief=station.hosted.brief,
         )
 
     async def ask(self, caller: Caller, ask: Ask) -> Event:

@@ -84,6 +84,11 @@ class Hosted:
         return self.federation.privacy
 
     @cached_property
+    def brief(self) -> str:
+        """What nodes are told that read no TOML."""
+        return self.federation.brief(self.envelope)
+
+    @cached_property
     def length(self) -> int:
         """Length of what is uploaded: of an update's vector, or the words of a secure sum; 0 where it is free."""
         policy = self.policy

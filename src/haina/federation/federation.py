@@ -6,6 +6,7 @@ nor a framework is had without them: schema (if handed in or written down), stra
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -218,6 +219,31 @@ class Federation:
         if self.strategy.combine.payload is Payload.AVERAGE:
             return envelope.length
         return self.learner.update_size or 0
+
+    def brief(self, envelope: Envelope) -> str:
+        """What the file says and what follows from it, as JSON, for nodes in languages that read no TOML.
+
+        * `file`: the file's sections with their defaults.
+        * `payload`: what becomes of vectors: "average" (increments), "sum" (statistics), "collect" (documents).
+        * `length`: d, of an update's vector; 0 where it is free. `dtype`: of the model's vector, "float32", "float64" or "uint8".
+        * `codecs`: how an update may be written.
+        * `learner`: what an exact learner says of itself (`Learner.describe`), such as the names of its coefficients; empty for the others.
+        * `promises`: what is promised of updates, in sentences.
+        """
+        payload = self.strategy.combine.payload
+        exact = payload is not Payload.AVERAGE
+        return json.dumps(
+            {
+                "file": self.settings.model_dump(mode="json"),
+                "payload": str(payload),
+                "length": self.update_size(envelope),
+                "dtype": envelope.dtype.name,
+                "codecs": list(self.codecs),
+                "learner": dict(self.learner.describe()) if exact else {},
+                "promises": [] if self.privacy is None else list(self.privacy.promises),
+            },
+            allow_nan=False,
+        )
 
     @property
     def tell(self) -> Callable[[Run], str] | None:

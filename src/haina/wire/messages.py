@@ -104,7 +104,8 @@ class Hello(Message):
 class Welcome(Message):
     """The coordinator's answer: the newest protocol both speak, and the federation that the node takes part in.
 
-    `text` is the federation file; `columns` what its rows look like (`haina.data.schema`, JSON), so that a node encodes its rows as all others do.
+    `text` is the federation file; `columns` what its rows look like (`haina.data.schema`, JSON), so that a node encodes its rows as all others do;
+    `brief` what follows from both (JSON), for languages that read no TOML (`haina.federation.federation.Federation.brief`).
     """
 
     protocol: int
@@ -114,6 +115,7 @@ class Welcome(Message):
     text: Text
     columns: Annotated[str, Field(max_length=1_000_000)] = ""
     settings: Settings
+    brief: Annotated[str, Field(max_length=1_000_000)] = ""
 
 
 class Settings(Message):
