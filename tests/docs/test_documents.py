@@ -11,10 +11,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from rlang import require_r
+from rsite import library
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*ROOT.glob("docs/*.md"), ROOT / "README.md", ROOT / "README.zh-CN.md"])
 FENCE = re.compile(r"^```(\w*)[ \t]*(\S*)[ \t]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+#: Documents that need R, and the packages they use.
+NEEDS_R = {"r.md": ["curl", "jsonlite", "openssl"], "r-from-python.md": ["jsonlite"]}
 LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#\s]+)")
 
 
@@ -30,11 +34,15 @@ def commands(text):
 @pytest.mark.slow
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_a_stranger_can_follow_the_document(document, tmp_path):
+    if document.name in NEEDS_R:
+        require_r(*NEEDS_R[document.name])
     environment = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "COLUMNS": "120",
     }
+    if document.name == "r.md":
+        environment["R_LIBS"] = str(library())
     for language, name, body in FENCE.findall(document.read_text(encoding="utf-8")):
         if name:
             path = tmp_path / name

@@ -134,7 +134,7 @@ class TestModel:
     @pytest.mark.parametrize(
         ("model", "words"),
         [
-            ('learner = "jx"', ["model.learner: 'jx' is not known", "forest, glm, jax, torch", "'jax'?"]),
+            ('learner = "jx"', ["model.learner: 'jx' is not known", "cox, forest, glm, jax", "'jax'?"]),
             (
                 'learner = "jax"\nhiden = [3]',
                 ["model: there is no setting 'hiden'", "Did you mean 'hidden'?"],

@@ -6,7 +6,7 @@ import pytest
 from haina.errors import LayoutError, RoundError, StrategyError
 from haina.strategy.families import FAMILIES
 from haina.strategy.parts import Aggregate, Payload
-from haina.strategy.server.newton import Newton, Status, dependent_column, newton_direction
+from haina.strategy.server.newton import COX, Newton, Status, dependent_column, newton_direction
 from haina.strategy.sums import Sums
 
 
@@ -128,3 +128,31 @@ def test_settings_and_contract():
             Newton(**setting)
     assert Newton.accepts is Payload.SUM
     assert Newton().control({}) is None
+
+
+def test_the_null_model_with_an_offset_is_found_in_one_step():
+    # Rates: counts 3 and 9 in 1 and 2 units of time, so that the null model is log(12 / 3).
+    offset, y = np.log([1.0, 2.0]), np.array([3.0, 9.0])
+
+    def sums(b):
+        mu = np.exp(offset + b)
+        deviance = 2 * float(np.sum(y * np.log(y / mu) - (y - mu)))
+        return Sums(np.array([(y - mu).sum()]), np.array([[mu.sum()]]), deviance, 2.0, 12.0, 0.0)
+
+    server = Newton("poisson", offset=True)
+    model, state = np.zeros(1), server.init(np.zeros(1))
+    stepped = server.step(model, Aggregate(sums(0.0).pack(), 1), state)
+    assert stepped.model == pytest.approx([np.log(4)], rel=1e-14)
+    stepped = server.step(stepped.model, Aggregate(sums(stepped.model[0]).pack(), 2), stepped.state)
+    assert stepped.finished
+    assert float(stepped.state["null_deviance"]) == pytest.approx(sums(np.log(4)).deviance)
+
+
+def test_the_score_statistic_is_of_the_null_model():
+    sums = Sums(np.array([2.0, 0.5]), np.array([[4.0, 0.0], [0.0, 1.0]]), 30.0, 50.0, 20.0, 0.0)
+    server = Newton(COX, intercept=False)
+    stepped = server.step(np.zeros(2), Aggregate(sums.pack(), 1), server.init(np.zeros(2)))
+    assert float(stepped.state["score"]) == pytest.approx(2.0**2 / 4 + 0.5**2)
+    assert stepped.model == pytest.approx([0.5, 0.5])
+    with pytest.raises(StrategyError, match="no intercept"):
+        Newton(COX)

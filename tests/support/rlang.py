@@ -37,7 +37,8 @@ def require_r(*packages: str) -> str:
         rscript = shutil.which("Rscript")
         assert rscript is not None
         return rscript
-    reason = f"R is needed here, and there is no {', '.join(missing)} (Debian: apt-get install r-base-core {' '.join('r-cran-' + p.lower() for p in packages)})"
+    debian = " ".join(["r-base-core", *(f"r-cran-{package.lower()}" for package in packages)])
+    reason = f"R is needed here, and there is no {', '.join(missing)} (Debian: apt-get install {debian})"
     if os.environ.get("HAINA_REQUIRE_R") == "1":
         pytest.fail(reason)
     pytest.skip(reason)

@@ -10,6 +10,8 @@ import typer
 
 from haina import __version__
 from haina.cli import nouns
+from haina.cli.fate import fate
+from haina.cli.stats import stats
 
 app = typer.Typer(
     name="haina",
@@ -84,7 +86,7 @@ def demo(
 @app.command()
 def new(
     name: Annotated[Path, typer.Argument(metavar="NAME", help="Folder to make.")],
-    template: Annotated[str, typer.Option(help="One of jax, torch, glm, forest.")] = "jax",
+    template: Annotated[str, typer.Option(help="One of jax, torch, glm, forest, r.")] = "jax",
 ) -> None:
     """Make a project: a federation file, a model and data to replace with your own."""
     from haina.cli.new import new as command
@@ -297,4 +299,6 @@ def doctor(as_json: Json = False) -> None:
     command(as_json=as_json)
 
 
+app.add_typer(stats, name="stats", help="Exact statistics of several tables, as if their rows lay in one.")
 nouns.register(app)
+app.add_typer(fate, name="fate", help="Work with FATE: data, jobs and models for it, and models back.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -24,6 +25,7 @@ _EXTRAS = {
     "sklearn": ("scikit-learn", "sklearn", "forests, and data sets to try things on"),
     "pandas": ("pandas", "tables", "CSV and Parquet files"),
     "pyarrow": ("pyarrow", "tables", "Parquet files"),
+    "formulaic": ("formulaic", "stats", "formulas, and haina stats"),
     "plotnine": ("plotnine", "plots", "pictures and report pages"),
     "cryptography": ("cryptography", "node", "real federations, and [privacy]"),
     "dp_accounting": (
@@ -33,6 +35,8 @@ _EXTRAS = {
     ),
     "opacus": ("opacus", "opacus", "differential privacy for single rows, in torch"),
     "tenseal": ("tenseal", "ckks", "sums under homomorphic encryption"),
+    "onnx": ("onnx", "onnx", "forests for other programs"),
+    "treelite": ("treelite", "treelite", "forests for other programs"),
 }
 
 
@@ -58,6 +62,7 @@ def doctor(*, as_json: bool) -> None:
                 needed=False,
             )
         )
+    checks.append(_r())
     if as_json:
         json_line(checks)
     else:
@@ -74,6 +79,25 @@ def doctor(*, as_json: bool) -> None:
 
 def _check(what: str, ok: bool, found: str, remedy: str, *, needed: bool = True) -> dict[str, Any]:
     return {"what": what, "ok": ok, "found": found, "remedy": remedy, "needed": needed}
+
+
+def _r() -> dict[str, Any]:
+    """R and the one package that a training script cannot do without."""
+    rscript, needs = shutil.which("Rscript"), "local training in R (rscript)"
+    if rscript is None:
+        return _check(
+            "R", False, f"not installed: {needs}", "apt-get install r-base-core r-cran-jsonlite", needed=False
+        )
+    asked = (
+        'cat(format(getRversion())); quit("no", as.integer(!requireNamespace("jsonlite", quietly = TRUE)))'
+    )
+    try:
+        done = subprocess.run([rscript, "-e", asked], capture_output=True, text=True, timeout=60, check=False)
+    except subprocess.TimeoutExpired:
+        return _check("R", False, "did not answer within 60 s", f"see what {rscript} does", needed=False)
+    remedy = 'install.packages("jsonlite") in R'
+    found = f"{done.stdout.strip()}: {needs}" if done.returncode == 0 else "there is no package jsonlite"
+    return _check("R", done.returncode == 0, found, remedy, needed=False)
 
 
 def _disk() -> dict[str, Any]:

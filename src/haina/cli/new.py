@@ -11,7 +11,7 @@ import numpy as np
 from haina.cli.talk import console, data
 from haina.errors import ConfigError, RunError
 
-TEMPLATES = ("jax", "torch", "glm", "forest")
+TEMPLATES = ("jax", "torch", "glm", "forest", "r")
 
 
 def new(path: Path, template: str) -> None:
@@ -35,7 +35,7 @@ def new(path: Path, template: str) -> None:
         if source.is_file():
             text = source.read_text(encoding="utf-8").replace('name = "NAME"', f'name = "{name}"')
             (path / source.name).write_text(text, encoding="utf-8")
-    if template == "glm":
+    if template in ("glm", "r"):
         _hospitals(path)
     for made in sorted(path.iterdir()):
         data(str(made))

@@ -57,7 +57,9 @@ def register(app: typer.Typer) -> None:
     app.add_typer(nodes, name="nodes", help="See who takes part; shut one out (revoke).")
     app.add_typer(rounds, name="rounds", help="See what became of each round; explain one (show).")
     app.add_typer(
-        models, name="models", help="See the versions of a model; fetch one, or go back to one (rollback)."
+        models,
+        name="models",
+        help="See the versions of a model; fetch one, export a forest, or go back to one (rollback).",
     )
     app.add_typer(
         budget,
@@ -200,6 +202,20 @@ def fetch_model(
     from haina.cli.models import fetch as command
 
     command(where, federation, version, out, as_json=as_json)
+
+
+@models.command("export")
+def export_model(
+    file: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="A forest: what fetch wrote, or of a run's folder.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Where to write it: .onnx, .treelite or .json.")],
+    as_json: Json = False,
+) -> None:
+    """Write a forest for other programs, which find the same votes."""
+    from haina.cli.export import export as command
+
+    command(file, out, as_json=as_json)
 
 
 @models.command("rollback")

@@ -20,7 +20,8 @@ from haina.data.schema import Schema
 from haina.errors import ConfigError
 from haina.federation.composition import composed
 from haina.federation.envelope import Envelope
-from haina.federation.learners import LEARNERS, Made
+from haina.federation.learners import EXACT, LEARNERS, Made
+from haina.federation.made import Finding
 from haina.federation.origin import Origin
 from haina.federation.parts import Place, build, did_you_mean, part
 from haina.federation.schema import FederationFile, ModelSection, ServeSection, parse
@@ -31,7 +32,7 @@ from haina.simulation.attack import Attack
 from haina.simulation.attacks import ATTACKS
 from haina.simulation.faults import Dropout, Stragglers
 from haina.simulation.simulation import Run, Simulation
-from haina.strategy.parts import Payload
+from haina.strategy.parts import Payload, Seen
 from haina.strategy.strategy import Instructions, Strategy
 from haina.strategy.validate import FixedClip
 from haina.wire.messages import NAME, Codec, Task
@@ -42,6 +43,11 @@ if TYPE_CHECKING:
 
 #: Learners that train the same models, so that one can take another's place.
 EXECUTORS = ("auto", "jax", "torch")
+
+#: Fields of a task that say nothing about the next one.
+_OF_ONE_ROUND = frozenset(
+    {"round", "version", "model", "bytes", "learning_rate", "control", "codec", "seconds", "limit"}
+)
 
 #: What may change in the middle of a run, beside `[serve]`.
 _FREE = frozenset({"train.rounds", "simulation.workers", "simulation.engine"})
@@ -227,11 +233,19 @@ class Federation:
         * `payload`: what becomes of vectors: "average" (increments), "sum" (statistics), "collect" (documents).
         * `length`: d, of an update's vector; 0 where it is free. `dtype`: of the model's vector, "float32", "float64" or "uint8".
         * `codecs`: how an update may be written.
-        * `learner`: what an exact learner says of itself (`Learner.describe`), such as the names of its coefficients; empty for the others.
+        * `learner`: what a learner that needs no framework says of itself (`Learner.describe`), such as the names of coefficients; empty for the
+            others.
         * `promises`: what is promised of updates, in sentences.
+        * `task`: what the file says of every task, by the names of `Task`'s fields (see `departure`).
+        * `remembers`: true where clients keep control vectors between rounds (SCAFFOLD, FedDyn).
         """
         payload = self.strategy.combine.payload
-        exact = payload is not Payload.AVERAGE
+        every = self.task(
+            Instructions(0, 0.0, self.strategy.local.proximal), version=0, model="0" * 64, bytes=0
+        ).model_dump(mode="json", exclude=set(_OF_ONE_ROUND))
+        if self._fixed_limit is not None:
+            every["limit"] = self._fixed_limit
+        known = payload is not Payload.AVERAGE or self.settings.model.learner in EXACT
         return json.dumps(
             {
                 "file": self.settings.model_dump(mode="json"),
@@ -239,8 +253,10 @@ class Federation:
                 "length": self.update_size(envelope),
                 "dtype": envelope.dtype.name,
                 "codecs": list(self.codecs),
-                "learner": dict(self.learner.describe()) if exact else {},
+                "learner": dict(self.learner.describe()) if known else {},
                 "promises": [] if self.privacy is None else list(self.privacy.promises),
+                "task": every,
+                "remembers": self.strategy.local.remembers,
             },
             allow_nan=False,
         )
@@ -249,6 +265,11 @@ class Federation:
     def tell(self) -> Callable[[Run], str] | None:
         """What an exact learner says of a finished run; None for the others."""
         return self._made.tell
+
+    @property
+    def found(self) -> Callable[[Run], Finding] | None:
+        """What an exact learner found in a finished run, as an object; None for the others."""
+        return self._made.found
 
     @cached_property
     def training(self) -> Training:
@@ -287,6 +308,13 @@ class Federation:
             from haina.federation.private import guarded
 
             strategy = guarded(strategy, self.settings, self._place)
+        said = self.settings.model.model_dump()
+        if (said["learner"], said.get("check")) == ("summary", "sum") and strategy.seen is Seen.UPDATE:
+            raise (self._place / "model" / "check").error(
+                'is "sum", and the coordinator would see the small cells of each site',
+                allowed='check = "site"',
+                remedy="Or hide single sites: write secure_aggregation = true under [privacy]",
+            )
         return discounted(strategy, self.settings, self._place)
 
     @cached_property
@@ -347,8 +375,7 @@ class Federation:
         A client that was promised something by the file trains as the file says, whatever the coordinator asks. The learning rate is not looked at,
         for it may follow what all clients achieved.
         """
-        clip = self.strategy.clip
-        limit = float(clip.max_norm) if self.strategy.private and isinstance(clip, FixedClip) else task.limit
+        limit = task.limit if self._fixed_limit is None else self._fixed_limit
         said = self.task(
             Instructions(task.round, task.learning_rate, self.strategy.local.proximal),
             version=task.version,
@@ -363,6 +390,12 @@ class Federation:
             if asked != wanted:
                 return f"{name} is {asked}, and the federation file says {wanted}"
         return None
+
+    @property
+    def _fixed_limit(self) -> float | None:
+        """The limit of every task; None where it changes, or there is none."""
+        clip = self.strategy.clip
+        return float(clip.max_norm) if self.strategy.private and isinstance(clip, FixedClip) else None
 
     @cached_property
     def attack(self) -> Attack | None:

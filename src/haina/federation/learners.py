@@ -9,44 +9,32 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from math import prod
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from pydantic import TypeAdapter, ValidationError
 
 from haina.data.schema import Schema
 from haina.errors import ConfigError, LearnerError
+from haina.federation import statistics
+from haina.federation.made import ONCE, Make
+from haina.federation.made import Made as Made
+from haina.federation.schema import Duration
 from haina.learners.learner import Learner
 from haina.learners.models import Model
-from haina.simulation.simulation import Run
-from haina.strategy.combine import Collect, Sum
-from haina.strategy.parts import Server
-from haina.strategy.server import ElasticNetPath, Merge, Newton
+from haina.strategy.combine import Collect
+from haina.strategy.server import Merge
 from haina.strategy.strategy import Strategy
-from haina.strategy.weigh import Uniform, Weigh
+
+if TYPE_CHECKING:
+    from haina.learners.r.home import Columns
 
 Kind = Literal["logistic", "mlp", "cnn", "transformer"]
 Device = Literal["cpu", "cuda", "auto"]
 
-#: Learners whose results are exact, so that features keep all their digits.
-EXACT = frozenset({"glm"})
-
-
-@dataclass(frozen=True)
-class Made:
-    """How to make a learner; the strategy that alone fits it (None where any will do); what it says of a finished run, if it says anything; and the
-    framework that this machine takes for it, where that is not said.
-
-    A learner with a strategy of its own needs no framework: NumPy is enough to make it.
-    """
-
-    learner: Callable[[], Learner]
-    strategy: Strategy | None = None
-    tell: Callable[[Run], str] | None = None
-    executor: Callable[[], str] | None = None
-
-
-#: What `[model]` may say besides `learner`, for some schema and the folder of the file.
-Make = Callable[[Schema, Path], Callable[..., Made]]
+#: Learners that compute in float64, so that features keep all their digits.
+EXACT = frozenset({"glm", "forest", "rscript", "rservice", "vector", "cox", "summary"})
 
 
 def _jax(schema: Schema, folder: Path) -> Callable[..., Made]:
@@ -182,50 +170,6 @@ def _has_gpu(device: Device) -> bool:
     return device_of(device).type == "cuda"
 
 
-def _glm(schema: Schema, folder: Path) -> Callable[..., Made]:
-    def glm(
-        family: Literal["gaussian", "binomial", "poisson"] = "gaussian",
-        intercept: bool = True,
-        alpha: float | None = None,
-        lambdas: tuple[float, ...] | None = None,
-        n_lambda: int = 100,
-        standardize: bool = True,
-    ) -> Made:
-        from haina.learners.glm import Design, GlmLearner, GlmResult, path_summary
-
-        if family == "binomial" and schema.classes is not None and len(schema.classes) != 2:
-            raise LearnerError(
-                f"the target has {len(schema.classes)} classes", allowed="2 classes for the binomial family"
-            )
-        if family != "binomial" and schema.classes is not None:
-            raise LearnerError(
-                f"the target is in classes, and the {family} family predicts numbers",
-                allowed='[data] task = "regression"',
-            )
-        names = schema.features or tuple(f"x{j}" for j in range(schema.shape[0]))
-        learner = GlmLearner(family, Design.named(names, intercept))
-        terms = learner.design.names
-        server: Server = Newton(family, intercept, terms)
-
-        def tell(run: Run) -> str:
-            state = run.state.parts["server"]
-            if not run.finished:
-                return NOT_CONVERGED.format(rounds=run.round)
-            if alpha is None:
-                return GlmResult.of(run.model, state, family, terms).summary()
-            return path_summary(state, terms)
-
-        if alpha is not None:
-            server = ElasticNetPath(family, alpha, lambdas, n_lambda, standardize=standardize)
-        elif lambdas is not None:
-            raise LearnerError(
-                "lambdas are penalties, and alpha is not given", allowed="alpha in [0, 1]: 1 is the lasso"
-            )
-        return Made(lambda: learner, Strategy(weigh=_ONCE, combine=Sum(), server=server, name="glm"), tell)
-
-    return glm
-
-
 def _forest(schema: Schema, folder: Path) -> Callable[..., Made]:
     def forest(
         trees: int = 100,
@@ -233,9 +177,12 @@ def _forest(schema: Schema, folder: Path) -> Callable[..., Made]:
         min_leaf: int = 5,
         max_depth: int | None = None,
     ) -> Made:
-        from haina.learners.forest import ForestLearner
+        from haina.learners.forest import Column, ForestLearner, Names
 
-        classes = len(schema.classes or ())
+        classes, table = len(schema.classes or ()), schema.columns
+        columns = tuple(Column(name) for name in schema.features)
+        if table is not None:
+            columns = tuple(Column(name, tuple(table.categorical.get(name, ()))) for name in table.features)
         learner = ForestLearner(
             "classification" if classes else "regression",
             schema.shape[0],
@@ -244,24 +191,106 @@ def _forest(schema: Schema, folder: Path) -> Callable[..., Made]:
             max_features,
             min_leaf,
             max_depth,
+            names=Names(columns, schema.classes or ()),
         )
         server = Merge(learner.merge)
-        return Made(lambda: learner, Strategy(weigh=_ONCE, combine=Collect(), server=server, name="forest"))
+        return Made(lambda: learner, Strategy(weigh=ONCE, combine=Collect(), server=server, name="forest"))
 
     return forest
 
 
-#: What an exact learner says when its rounds ran out.
-NOT_CONVERGED = (
-    "The fit has NOT converged after {rounds} rounds, and there is no result. Raise train.rounds (a path needs about two rounds "
-    "a lambda) and go on with --resume."
-)
+def _rscript(schema: Schema, folder: Path) -> Callable[..., Made]:
+    def rscript(
+        script: str,
+        names: tuple[str, ...] = (),
+        size: int = 0,
+        initial: tuple[float, ...] = (),
+        timeout: float | str = 300.0,
+        settings: dict[str, Any] | None = None,
+    ) -> Made:
+        from haina.learners.r.coefficients import Coefficients
+        from haina.learners.r.learner import RLearner
+        from haina.learners.r.script import RScript
 
-#: Every client counts once: sums are sums, and trees are trees.
-_ONCE = Weigh((Uniform(),))
+        model = Coefficients(names, size, initial)
+        home = RScript(folder, script, model, _columns(schema), _seconds(timeout))
+        learner = RLearner("rscript", home, model, len(schema.classes or ()), settings or {})
+        return Made(lambda: learner)
+
+    return rscript
+
+
+def _vector(schema: Schema, folder: Path) -> Callable[..., Made]:
+    def vector(
+        names: tuple[str, ...] = (),
+        size: int = 0,
+        initial: tuple[float, ...] = (),
+        family: Literal["gaussian", "binomial", "poisson"] | None = None,
+    ) -> Made:
+        from haina.learners.glm import Design, GlmLearner
+        from haina.learners.r.coefficients import Coefficients
+        from haina.learners.vector import VectorLearner
+
+        linear = None
+        if family is not None:
+            columns = schema.features or tuple(f"x{j}" for j in range(schema.shape[0]))
+            linear = GlmLearner(family, Design.named(columns, not names or names[0] == "(Intercept)"))
+            names = names or linear.design.names
+        learner = VectorLearner(Coefficients(names, size, initial), linear)
+        return Made(lambda: learner)
+
+    return vector
+
+
+def _rservice(schema: Schema, folder: Path) -> Callable[..., Made]:
+    def rservice(
+        r_script_url: str,
+        names: tuple[str, ...] = (),
+        size: int = 0,
+        initial: tuple[float, ...] = (),
+        timeout: float | str = 300.0,
+        settings: dict[str, Any] | None = None,
+        format: Literal["binary", "json"] = "binary",
+    ) -> Made:
+        from haina.learners.r.coefficients import Coefficients
+        from haina.learners.r.learner import RLearner
+        from haina.learners.r.service import RService
+
+        model = Coefficients(names, size, initial)
+        home = RService(r_script_url, model, _columns(schema), _seconds(timeout), format)
+        learner = RLearner("rservice", home, model, len(schema.classes or ()), settings or {})
+        return Made(lambda: learner)
+
+    return rservice
+
+
+def _columns(schema: Schema) -> Columns:
+    from haina.learners.r.home import Columns
+
+    names = schema.features or tuple(f"x{j}" for j in range(prod(schema.shape)))
+    return Columns(names, schema.classes)
+
+
+def _seconds(span: float | str) -> float:
+    try:
+        return TypeAdapter(Duration).validate_python(span)
+    except ValidationError as error:
+        raise LearnerError(f"timeout is {span!r}", allowed='seconds up to a year, or such as "5m"') from error
+
 
 #: Every learner by its name in a federation file.
-LEARNERS: Mapping[str, Make] = {"auto": _auto, "jax": _jax, "torch": _torch, "glm": _glm, "forest": _forest}
+LEARNERS: Mapping[str, Make] = {
+    "auto": _auto,
+    "jax": _jax,
+    "torch": _torch,
+    "glm": statistics.glm,
+    "cox": statistics.cox,
+    "summary": statistics.summary,
+    "forest": _forest,
+    "rscript": _rscript,
+    "rservice": _rservice,
+    "vector": _vector,
+}
 
 
 def _model(schema: Schema, kind: Kind, hidden: Sequence[int], *transformer: int) -> Model:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import cast
 
 from haina.errors import HainaError
+from haina.federation.learners import EXACT
 from haina.federation.names import FACTORS
 from haina.federation.parts import Place, part
 from haina.federation.schema import FederationFile
@@ -102,10 +103,10 @@ def _contradictions(
             f"the learner {file.model.learner!r} is exact, and {serve.codecs[0]} would round what clients send",
             'Leave codecs out, or write ["raw"]',
         )
-    if payload is Payload.AVERAGE and "raw" in serve.codecs:
+    if payload is Payload.AVERAGE and "raw" in serve.codecs and file.model.learner not in EXACT:
         yield (
             "codecs",
-            "raw is for exact statistics, and this model is averaged",
+            "raw is for exact statistics and coefficients in float64, and this model is float32",
             'Write codecs = ["float32"]',
         )
     if len(set(serve.codecs)) < len(serve.codecs):

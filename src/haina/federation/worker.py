@@ -133,6 +133,9 @@ class Worker:
             yield pieces({})
             return
         metrics = learner.evaluate(self._model(arrays, words), x, y)
+        if metrics is None:
+            yield pieces({})
+            return
         numbers = {"examples": metrics.examples, "loss": metrics.loss, "accuracy": metrics.accuracy}
         yield pieces({}, {"metrics": json.dumps({**numbers, "extra": dict(metrics.extra)})})
 

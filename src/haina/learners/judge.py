@@ -100,4 +100,10 @@ class HeldSamples:
         return np.stack(increments)
 
     def _evaluate(self, increment: Array) -> Metrics:
-        return self.learner.evaluate((self.model + increment).astype(self.model.dtype), self.x, self.y)
+        metrics = self.learner.evaluate((self.model + increment).astype(self.model.dtype), self.x, self.y)
+        if metrics is None:
+            raise LearnerError(
+                "updates are to be judged by their losses, and nothing on this machine can evaluate the model",
+                remedy="Choose a strategy without a judge",
+            )
+        return metrics

@@ -180,8 +180,8 @@ class Learner(Protocol):
         not finite is not an error here: the vector goes up as it is, and the server's validation refuses it with the reason.
         """
 
-    def evaluate(self, model: Array, x: Array, y: Array) -> Metrics:
-        """Loss and accuracy of a model on rows."""
+    def evaluate(self, model: Array, x: Array, y: Array) -> Metrics | None:
+        """Loss and accuracy of a model on rows; None where nothing on this machine can say."""
 
     def predict(self, model: Array, x: Array) -> Array:
         """`[N, classes]` probabilities, or `[N]` values for regressions."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -41,7 +42,7 @@ from haina.wire.tls import client_context
 #: Seconds between looks at a federation that has ended.
 _LOOK = 30.0
 #: Learners, and the module without which each cannot train.
-_NEEDS = {"glm": "numpy", "forest": "sklearn", "jax": "jax", "torch": "torch"}
+_NEEDS = {"glm": "numpy", "forest": "sklearn", "jax": "jax", "torch": "torch", "rservice": "numpy"}
 
 
 @dataclass
@@ -165,7 +166,7 @@ class Member:
         hello = Hello(
             software=__version__,
             codecs=tuple(CODECS),
-            learners=tuple(name for name, module in _NEEDS.items() if importlib.util.find_spec(module)),
+            learners=_learners(),
             mode="periodic" if self.periodic else "rounds",
             dataset=self.wishes.dataset,
         )
@@ -242,6 +243,11 @@ class Member:
                     raise
         if link is not None:
             link.close()
+
+
+def _learners() -> tuple[str, ...]:
+    found = tuple(name for name, module in _NEEDS.items() if importlib.util.find_spec(module))
+    return (*found, "rscript") if shutil.which("Rscript") else found
 
 
 def check_source(source: str) -> None:

@@ -154,7 +154,9 @@ class Trainer:
             return self._failed(task, error.what, ""), str(error)
         kept = dict(learnt.memory) | ({} if residual is None else {_RESIDUAL: residual})
         data = memoryview(body.data).cast("B")
-        manifest = self._manifest(task, data, task.codec, len(update.vector), update.report)
+        # A document (bytes, of a collected payload) has no length in numbers.
+        length = 0 if update.vector.dtype == np.uint8 else len(update.vector)
+        manifest = self._manifest(task, data, task.codec, length, update.report)
         return Packed(manifest, [data], kept)
 
     def masked(self, task: Task, masked: Masked) -> Manifest:

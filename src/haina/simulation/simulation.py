@@ -321,6 +321,8 @@ class Simulation:
             # With personal tensors there is no one model: each client has its own, and the shared part alone predicts nothing.
             return {}
         metrics = self.learner.evaluate(model, x, y)
+        if metrics is None:
+            return {}
         accuracy = {} if metrics.accuracy is None else {"accuracy": metrics.accuracy}
         return {"loss": metrics.loss, **accuracy, **metrics.extra}
 

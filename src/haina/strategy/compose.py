@@ -40,7 +40,7 @@ def _contradictions(strategy: Strategy) -> Iterator[tuple[str, str]]:
     if server.accepts is not payload:
         yield (
             f"{rule} makes a payload to be {done[payload]}, and the server step {type(server).__name__} expects one to be {done[server.accepts]}",
-            "Sum goes with Newton or ElasticNetPath, Collect with Merge, every other combiner with a server optimiser",
+            "Sum goes with Newton, ElasticNetPath, CrossValidation or Inquiry, Collect with Merge, every other combiner with a server optimiser",
         )
     if payload is not Payload.AVERAGE:
         if strategy.trust is not None or strategy.clip is not None:

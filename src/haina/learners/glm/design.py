@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 
@@ -50,6 +51,9 @@ class Design:
 
     terms: tuple[Term, ...]
     intercept: bool = True
+
+    #: A table's columns have no offset; a formula's may.
+    offsets: ClassVar[bool] = False
 
     @classmethod
     def numeric(cls, features: int, intercept: bool = True) -> Design:
@@ -112,6 +116,13 @@ class Design:
         for j, column in enumerate(columns):
             matrix[:, j] = column
         return matrix
+
+    def outcome(self, x: Array, y: Array) -> Vector:
+        """`[N]` the targets as they are."""
+        return np.asarray(y, np.float64)
+
+    def offset(self, x: Array) -> None:
+        """Nothing is added to the linear predictor."""
 
     def levels(self, x: Array) -> dict[str, list[Level]]:
         """What a site tells before the first round: factor -> the distinct levels in its rows, sorted. Plain JSON values.

@@ -21,6 +21,7 @@ from haina.errors import DataError, LearnerError
 from haina.layout import Layout
 from haina.learners.disclosure import FEWEST, too_few, unusable
 from haina.learners.glm.design import Design
+from haina.learners.glm.model_matrix import ModelMatrix, codings
 from haina.learners.learner import Metrics, Work, refuse_examples
 from haina.report import Report
 from haina.strategy.families import Family, family
@@ -38,27 +39,39 @@ class GlmLearner:
 
     Args:
         family: gaussian, binomial (outcomes 0 and 1) or poisson (outcomes >= 0).
-        features: number of numeric columns, or a `Design` with names and factors.
-        intercept: begin with a constant; a `Design` says so itself.
+        features: number of numeric columns, a `Design` with names and factors, or the `ModelMatrix` of a formula.
+        intercept: begin with a constant; a design says so itself.
+
+    Raises:
+        LearnerError: no columns, or an offset where the family's null model has no closed form with one.
     """
 
     payload: ClassVar[Payload] = Payload.SUM
     family: str
-    features: int | Design
+    features: int | Design | ModelMatrix
     intercept: bool = True
 
     def __post_init__(self) -> None:
         family(self.family)
         if isinstance(self.features, int) and self.features < 1:
             raise LearnerError(f"features is {self.features}", allowed="an integer >= 1, or a Design")
+        if isinstance(self.features, ModelMatrix):
+            if self.features.formula.event is not None or self.features.formula.strata:
+                raise LearnerError(
+                    "Surv() and strata() are for survival",
+                    allowed="an outcome on the left side",
+                    remedy='Use learner = "cox", or haina stats cox',
+                )
+            if self.features.offsets and self.family == "binomial":
+                raise LearnerError(
+                    "an offset is not offered for the binomial family", allowed="gaussian, poisson"
+                )
 
     @cached_property
-    def design(self) -> Design:
+    def design(self) -> Design | ModelMatrix:
         """The columns of the regression."""
         return (
-            self.features
-            if isinstance(self.features, Design)
-            else Design.numeric(self.features, self.intercept)
+            Design.numeric(self.features, self.intercept) if isinstance(self.features, int) else self.features
         )
 
     @cached_property
@@ -115,11 +128,9 @@ class GlmLearner:
         beta, p = np.asarray(model, np.float64), len(self.design.names)
         gradient, hessian, scalars = np.zeros(p), np.zeros((p, p)), np.zeros(3)
         for start in range(0, len(x), _ROWS):
-            X, outcome = (
-                self.design.matrix(x[start : start + _ROWS]),
-                self._outcomes(y[start : start + _ROWS]),
-            )
-            eta = X @ beta
+            rows, targets = x[start : start + _ROWS], y[start : start + _ROWS]
+            X, outcome = self.design.matrix(rows), self._outcomes(rows, targets)
+            eta = self._eta(X, beta, rows)
             mu = self.law.mean(eta)
             gradient += X.T @ (outcome - mu)
             hessian += X.T @ (X * self.law.variance(mu)[:, None])
@@ -127,8 +138,21 @@ class GlmLearner:
         deviance, total, saturated = (float(value) for value in scalars)
         return Sums(gradient, hessian, deviance, float(len(x)), total, saturated)
 
-    def _outcomes(self, y: Array) -> Vector:
-        outcome = np.asarray(y, np.float64)
+    def linear(self, model: Array, x: Array, y: Array) -> tuple[Vector, Vector]:
+        """`[N]` outcomes and `[N]` linear predictors of some rows.
+
+        Raises:
+            DataError: a cell or an outcome that cannot be used.
+        """
+        return self._outcomes(x, y), self._eta(self.design.matrix(x), np.asarray(model, np.float64), x)
+
+    def _eta(self, X: Vector, beta: Array, x: Array) -> Vector:
+        offset = self.design.offset(x)
+        eta: Vector = X @ beta
+        return eta if offset is None else eta + offset
+
+    def _outcomes(self, x: Array, y: Array) -> Vector:
+        outcome = self.design.outcome(x, y)
         usable = self.law.allows(outcome)
         if not usable.all():
             raise DataError(f"an outcome is {outcome[np.argmin(usable)]:g}", allowed=self.law.outcomes)
@@ -147,7 +171,7 @@ class GlmLearner:
         self._check(model)
         if not len(x):
             raise DataError("there are no rows to evaluate on", allowed="at least one row")
-        outcome, eta = self._outcomes(y), self.design.matrix(x) @ model
+        outcome, eta = self.linear(model, x, y)
         deviance = self.law.deviance(outcome, eta)
         right = float(np.mean((eta > 0) == (outcome > 0))) if self.family == "binomial" else None
         return Metrics(len(x), deviance / (2 * len(x)), right, {"deviance": deviance})
@@ -159,7 +183,7 @@ class GlmLearner:
             DataError: a cell that cannot be used, such as a level that was not agreed.
         """
         self._check(model)
-        mean = self.law.mean(self.design.matrix(x) @ model)
+        mean = self.law.mean(self._eta(self.design.matrix(x), model, x))
         return np.column_stack([1.0 - mean, mean]) if self.family == "binomial" else mean
 
     def to_bytes(self, model: Array) -> bytes:
@@ -172,10 +196,15 @@ class GlmLearner:
         return self._layout.from_bytes(data)
 
     def describe(self) -> Mapping[str, Any]:
-        """Kind, family and the names of the coefficients."""
-        return {
+        """Kind, family and the names of the coefficients; with a formula also its text (`.` spelt out) and the levels of its factors, from
+        which R's `model.matrix` makes the same columns.
+        """
+        said = {
             "kind": "glm",
             "family": self.family,
             "coefficients": list(self.design.names),
             "intercept": self.design.intercept,
         }
+        if isinstance(self.design, ModelMatrix):
+            said |= {"formula": self.design.formula.text, "levels": dict(codings(self.design))}
+        return said

@@ -2,18 +2,23 @@
 
 Covariance is the inverse Hessian times the dispersion: 1 for binomial and Poisson, D / (n - p) for gaussian (McCullagh & Nelder 1989, sec.
 2.4-2.5). Tests are normal where the dispersion is known and Student's t where it is estimated; AIC counts the dispersion as a parameter, as R
-does.
+does. Confidence intervals are Wald's (R's `confint.default`).
+
+What R prints and is not here: quantiles of the deviance residuals, for they need rows.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from haina.artifact import Array
 from haina.errors import LearnerError
+from haina.learners.distributions import normal_quantile, normal_tails, student_tails
+from haina.learners.glm.words import LEGEND, json_number, stars
 from haina.strategy.families import family
 from haina.strategy.parts import State
 from haina.strategy.server.newton import Status
@@ -30,7 +35,7 @@ class GlmResult:
         family: gaussian, binomial or poisson.
         coefficients: maximum-likelihood estimates.
         standard_errors: their estimated standard deviations; NaN if there are no degrees of freedom left.
-        p_values: two-sided, against 0; None where Student's t is needed and scipy is not installed.
+        p_values: two-sided, against 0.
         dispersion: 1, or the residual variance (gaussian).
         deviance: of the model.
         null_deviance: of the intercept alone (of eta = 0 without one); NaN if sites came or went during the fit.
@@ -39,13 +44,14 @@ class GlmResult:
         iterations: Newton steps.
         converged: False if the fit was stopped; coefficients are then not estimates.
         runaway: the coefficient that was still moving when the fit was stopped, else "".
+        null_freedom: degrees of freedom of the null deviance.
     """
 
     names: tuple[str, ...]
     family: str
     coefficients: Vector
     standard_errors: Vector
-    p_values: Vector | None
+    p_values: Vector
     dispersion: float
     deviance: float
     null_deviance: float
@@ -54,9 +60,12 @@ class GlmResult:
     iterations: int
     converged: bool
     runaway: str = ""
+    null_freedom: int = -1
 
     @classmethod
-    def of(cls, model: Array, state: State, family_name: str, names: tuple[str, ...]) -> GlmResult:
+    def of(
+        cls, model: Array, state: State, family_name: str, names: tuple[str, ...], *, intercept: bool = True
+    ) -> GlmResult:
         """The result of a finished fit.
 
         Args:
@@ -64,6 +73,7 @@ class GlmResult:
             state: what `haina.strategy.server.newton.Newton` remembers after the last round.
             family_name: of the fit.
             names: p names.
+            intercept: the first coefficient is the constant.
 
         Raises:
             LearnerError: the fit is not finished, or there are not p names.
@@ -90,7 +100,9 @@ class GlmResult:
             family=family_name,
             coefficients=np.asarray(model, np.float64),
             standard_errors=errors,
-            p_values=_student(statistic, freedom) if law.dispersed else _normal(statistic),
+            p_values=np.array(
+                [student_tails(v, freedom) if law.dispersed else normal_tails(v) for v in statistic]
+            ),
             dispersion=dispersion,
             deviance=sums.deviance,
             null_deviance=float(state["null_deviance"]),
@@ -99,27 +111,91 @@ class GlmResult:
             iterations=int(state["iterations"]),
             converged=converged,
             runaway="" if converged else names[int(state["runaway"])],
+            null_freedom=round(n) - int(intercept),
         )
+
+    @property
+    def freedom(self) -> int:
+        """Residual degrees of freedom, n - p."""
+        return self.examples - len(self.names)
+
+    @property
+    def statistics(self) -> Vector:
+        """`[p]` estimates in standard errors (z or t values)."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return self.coefficients / self.standard_errors
+
+    def intervals(self, level: float = 0.95) -> Vector:
+        """`[p, 2]` Wald confidence intervals at a level in (0, 1): estimate -/+ normal quantile x standard error.
+
+        Raises:
+            LearnerError: the level is no probability.
+        """
+        if not 0 < level < 1:
+            raise LearnerError(f"the level is {level}", allowed="a number in (0, 1), such as 0.95")
+        half = normal_quantile((1 + level) / 2) * self.standard_errors
+        return np.column_stack([self.coefficients - half, self.coefficients + half])
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values, numbers with all their digits; what is not a number is null."""
+        rows = zip(
+            self.names,
+            self.coefficients.tolist(),
+            self.standard_errors.tolist(),
+            self.statistics.tolist(),
+            self.p_values.tolist(),
+            self.intervals().tolist(),
+            strict=True,
+        )
+        return {
+            "kind": "glm",
+            "family": self.family,
+            "coefficients": [
+                {
+                    "name": name,
+                    "estimate": json_number(estimate),
+                    "std_error": json_number(error),
+                    "statistic": json_number(statistic),
+                    "p_value": json_number(chance),
+                    "ci95": [json_number(bound) for bound in interval],
+                }
+                for name, estimate, error, statistic, chance, interval in rows
+            ],
+            "dispersion": json_number(self.dispersion),
+            "null_deviance": json_number(self.null_deviance),
+            "null_df": self.null_freedom,
+            "deviance": json_number(self.deviance),
+            "df_residual": self.freedom,
+            "aic": json_number(self.aic),
+            "n": self.examples,
+            "iterations": self.iterations,
+            "converged": self.converged,
+        }
 
     def summary(self) -> str:
         """A table in the manner of R's `summary(glm)`."""
         letter = "t" if family(self.family).dispersed else "z"
         width = max(len(name) for name in self.names)
+        heads = (f"{letter} value", f"Pr(>|{letter}|)")
         lines = [
-            f"{'':{width}}  {'Estimate':>12}  {'Std. Error':>12}  {letter + ' value':>9}  {f'Pr(>|{letter}|)':>9}"
+            "Coefficients:",
+            f"{'':{width}}  {'Estimate':>12}  {'Std. Error':>12}  {heads[0]:>9}  {heads[1]:>9}",
         ]
-        for j, name in enumerate(self.names):
-            estimate, error = self.coefficients[j], self.standard_errors[j]
-            value = estimate / error if error > 0 else math.nan
-            chance = math.nan if self.p_values is None else self.p_values[j]
-            lines.append(f"{name:{width}}  {estimate:12.6g}  {error:12.6g}  {value:9.3f}  {chance:9.3g}")
-        p = len(self.names)
+        columns = (self.names, self.coefficients, self.standard_errors, self.statistics, self.p_values)
+        for name, estimate, error, value, chance in zip(*columns, strict=True):
+            line = f"{name:{width}}  {estimate:12.6g}  {error:12.6g}  {value:9.3f}  {chance:9.3g} {stars(chance)}"
+            lines.append(line.rstrip())
+        known = "estimated as" if family(self.family).dispersed else "taken to be"
         lines += [
+            LEGEND,
             "",
-            f"Dispersion parameter for {self.family} family: {self.dispersion:.6g}",
-            f"    Null deviance: {self.null_deviance:.6g}",
-            f"Residual deviance: {self.deviance:.6g} on {self.examples - p} degrees of freedom",
-            f"AIC: {self.aic:.6g}    rows: {self.examples}    Newton steps: {self.iterations}",
+            f"(Dispersion parameter for {self.family} family {known} {self.dispersion:.6g})",
+            "",
+            f"    Null deviance: {self.null_deviance:.6g}  on {self.null_freedom}  degrees of freedom",
+            f"Residual deviance: {self.deviance:.6g}  on {self.freedom}  degrees of freedom",
+            f"AIC: {self.aic:.6g}    rows: {self.examples}",
+            "",
+            f"Number of Fisher Scoring iterations: {self.iterations}",
         ]
         if not self.converged:
             lines.append(
@@ -140,15 +216,3 @@ def inverse_diagonal(hessian: Vector) -> Vector:
     except np.linalg.LinAlgError:
         return np.full(len(diagonal), np.inf)
     return np.where(np.diag(inverse) > 0, np.diag(inverse), np.inf) * scale**2
-
-
-def _normal(statistic: Vector) -> Vector:
-    return np.array([math.erfc(value / math.sqrt(2.0)) for value in statistic])
-
-
-def _student(statistic: Vector, freedom: float) -> Vector | None:
-    try:
-        from scipy.special import stdtr
-    except ImportError:
-        return None
-    return np.asarray(2.0 * stdtr(freedom, -statistic), np.float64)

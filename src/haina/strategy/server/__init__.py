@@ -5,9 +5,11 @@ the model's dtype. The aggregate is an increment, so steps add: w <- w + lr * de
 """
 
 from haina.strategy.server.adaptive import Adagrad, Adam, Yogi
+from haina.strategy.server.cross_validation import CrossValidation
 from haina.strategy.server.elastic_net import ElasticNetPath
 from haina.strategy.server.feddyn import FedDyn
 from haina.strategy.server.fedexp import FedExP
+from haina.strategy.server.inquiry import Inquiry
 from haina.strategy.server.merge import Merge
 from haina.strategy.server.newton import Newton
 from haina.strategy.server.scaffold import Scaffold
@@ -17,9 +19,11 @@ __all__ = [
     "SGD",
     "Adagrad",
     "Adam",
+    "CrossValidation",
     "ElasticNetPath",
     "FedDyn",
     "FedExP",
+    "Inquiry",
     "Merge",
     "Newton",
     "Scaffold",

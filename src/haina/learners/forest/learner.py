@@ -1,7 +1,7 @@
 """ForestLearner: each client grows a random forest, and the forests are collected into one that votes (Breiman 2001, "Random Forests").
 
-Trees are grown by scikit-learn and leave the client as JSON (`haina.learners.trees`); predicting needs neither scikit-learn nor Python. One
-round is enough: `haina.strategy.server.merge.Merge(learner.merge)` makes the union of the forests the model.
+Trees are grown by scikit-learn, or in R, and leave the client as JSON (`haina.learners.forest.document`); predicting needs neither scikit-learn nor
+Python. One round is enough: `haina.strategy.server.merge.Merge(learner.merge)` makes the union of the forests the model.
 
 The trap is disclosure. A tree tells thresholds between two rows' values and what its leaves hold, so leaves are not smaller than `min_leaf`
 rows; and what a forest remembers of each row (outcome, prediction, votes) never leaves. Out-of-bag diagnosis goes up as counts, and only
@@ -12,16 +12,18 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from haina.artifact import Array
-from haina.errors import DataError, LearnerError
+from haina.errors import DataError, LayoutError, LearnerError
 from haina.learners.disclosure import FEWEST, too_few, unusable
+from haina.learners.forest.columns import Names
+from haina.learners.forest.document import merge, read, write
+from haina.learners.forest.trees import RULES, Forest, Forests, grown
 from haina.learners.learner import Metrics, Work, client_rng, refuse_examples
-from haina.learners.trees import RULES, Forest, Forests, grown, merge
 from haina.report import Report
 from haina.strategy.parts import Payload
 from haina.update import Result, Update, Vector
@@ -40,6 +42,7 @@ class ForestLearner:
         min_leaf: fewest rows in a leaf, >= 1.
         max_depth: longest way from root to leaf; None for no limit.
         min_cell: fewest rows behind a number of the diagnosis, >= 1.
+        names: what the features and classes are called; R's trees are grown with names, and need them. May be left empty.
     """
 
     payload: ClassVar[Payload] = Payload.COLLECT
@@ -51,6 +54,7 @@ class ForestLearner:
     min_leaf: int = 5
     max_depth: int | None = None
     min_cell: int = 10
+    names: Names = field(default_factory=Names)
 
     def __post_init__(self) -> None:
         tried, regression = self.max_features, self.kind == "regression"
@@ -76,6 +80,10 @@ class ForestLearner:
         for name, holds, words in allowed:
             if not holds:
                 raise LearnerError(f"{name} is {getattr(self, name)!r}", allowed=words)
+        try:
+            self.names.check(self.classes, self.features)
+        except LayoutError as error:
+            raise LearnerError(error.what, allowed=error.allowed) from error
 
     @property
     def personal(self) -> None:
@@ -88,7 +96,7 @@ class ForestLearner:
 
     def initial(self, seed: int) -> Array:
         """The document without trees, as uint8; it predicts equal probabilities, or 0."""
-        return _vector(Forests(self.classes, self.features).to_bytes())
+        return _vector(write(Forests(self.classes, self.features, names=self.names)))
 
     def train(self, work: Work) -> Iterator[Result]:
         """The forest of each client, as uint8 bytes, or why it sends none: fewer than 10 rows, or rows that cannot be used.
@@ -112,7 +120,7 @@ class ForestLearner:
             except DataError as error:
                 yield unusable(client, error)
                 continue
-            yield Update(client, _vector(document.to_bytes()), Report(len(x), extra=extra))
+            yield Update(client, _vector(write(document)), Report(len(x), extra=extra))
 
     def _grow(self, x: Array, y: Array, seed: int) -> tuple[Forests, dict[str, float]]:
         try:
@@ -146,7 +154,7 @@ class ForestLearner:
             trees.append(grown(tree.children_left, tree.children_right, tree.feature, tree.threshold, votes))
         importance = np.asarray(grower.feature_importances_, np.float64)
         forest = Forest("scikit-learn", RULES[0], bool(self.classes), len(x), importance, tuple(trees))
-        return Forests(self.classes, self.features, (forest,)), self._diagnosis(grower, y, held)
+        return Forests(self.classes, self.features, (forest,), self.names), self._diagnosis(grower, y, held)
 
     def _diagnosis(self, grower: Any, y: Array, held: list[int]) -> dict[str, float]:
         """Out-of-bag errors as numbers over at least `min_cell` rows."""
@@ -169,12 +177,12 @@ class ForestLearner:
         """The union of the clients' forests, in order (`haina.strategy.server.merge.Merge`).
 
         Raises:
-            LayoutError: a document that cannot be read, or is not of this learner's features and classes.
+            LayoutError: a document that cannot be read, or is not of this learner's features, classes and names.
         """
-        return merge(documents, (self.classes, self.features), self.trees)
+        return merge(documents, (self.classes, self.features), self.trees, self.names)
 
     def _read(self, model: Array) -> Forests:
-        return Forests.from_bytes(np.asarray(model, np.uint8).tobytes(), (self.classes, self.features))
+        return read(np.asarray(model, np.uint8).tobytes(), (self.classes, self.features), self.names)
 
     def importance(self, model: Array) -> Vector:
         """`[features]` mean decrease of impurity over all trees of the model."""
@@ -235,12 +243,12 @@ class ForestLearner:
 
     def to_bytes(self, model: Array) -> bytes:
         """The JSON document."""
-        return self._read(model).to_bytes()
+        return write(self._read(model))
 
     def from_bytes(self, data: bytes) -> Array:
         """The inverse of `to_bytes`; the whole document is checked."""
         model = _vector(data)
-        return _vector(self._read(model).to_bytes())
+        return _vector(write(self._read(model)))
 
     def describe(self) -> Mapping[str, Any]:
         """Kind of model and how its trees are grown."""
@@ -252,6 +260,8 @@ class ForestLearner:
             "trees": self.trees,
             "max_features": self.max_features,
             "min_leaf": self.min_leaf,
+            "min_cell": self.min_cell,
+            **self.names.to_json(),
         }
 
 

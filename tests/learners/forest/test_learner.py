@@ -6,9 +6,8 @@ from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 
 from haina.errors import LayoutError, LearnerError
-from haina.learners.forest import ForestLearner
+from haina.learners.forest import Column, ForestLearner, Names, merge, read, write
 from haina.learners.learner import Training, Work, client_rng
-from haina.learners.trees import Forests, merge
 from haina.shards import Shards
 from haina.strategy.combine import Collect
 from haina.strategy.parts import Aggregate, Payload
@@ -51,7 +50,7 @@ def test_ntree_100_and_mtry_4_can_be_said():
     learner = ForestLearner("classification", features=13, classes=3, trees=100, max_features=4)
     data = shards(*WINE, (90,))
     (update,) = learner.train(work(data))
-    assert Forests.from_bytes(update.vector.tobytes()).trees == 100
+    assert read(update.vector.tobytes()).trees == 100
     assert update.vector.dtype == np.uint8
     assert learner.payload is Payload.COLLECT
 
@@ -91,7 +90,7 @@ def test_importance_counts_each_forest_by_its_trees(grown):
     (other,) = more.train(work(data.take([1])))
     whole = merge([updates[0].vector.tobytes(), other.vector.tobytes()])
     expected = (25 * learner.importance(updates[0].vector) + 50 * more.importance(other.vector)) / 75
-    assert Forests.from_bytes(whole).importance == pytest.approx(expected, abs=1e-15)
+    assert read(whole).importance == pytest.approx(expected, abs=1e-15)
 
 
 def test_regression():
@@ -113,7 +112,7 @@ def test_bytes_round_trip_and_repeat(grown):
     learner, data, updates = grown
     for update in updates:
         data_bytes = update.vector.tobytes()
-        assert Forests.from_bytes(data_bytes).to_bytes() == data_bytes
+        assert write(read(data_bytes)) == data_bytes
         assert learner.to_bytes(learner.from_bytes(data_bytes)) == data_bytes
     again = list(learner.train(work(data)))
     assert [u.vector.tobytes() for u in again] == [u.vector.tobytes() for u in updates]
@@ -156,6 +155,21 @@ def test_diagnosis_is_counts_above_the_least_cell_and_no_rows():
     assert set(document["forests"][0]["trees"][0]) == {"l", "r", "f", "thr", "v"}
 
 
+def test_names_travel_with_the_trees_and_must_agree(grown):
+    _, data, updates = grown
+    names = Names(tuple(Column(f"x{j}") for j in range(13)), ("red", "white", "rosé"))
+    learner = ForestLearner("classification", features=13, classes=3, trees=25, max_features=4, names=names)
+    told = next(iter(learner.train(work(data)))).vector.tobytes()
+    assert read(told).names == names
+    assert learner.describe()["labels"] == ["red", "white", "rosé"]
+    # Who says nothing of names is believed, who says others is not.
+    assert read(learner.merge([updates[0].vector.tobytes(), told])).names == names
+    with pytest.raises(LayoutError, match=r"other classes.*Allowed: red, white, rosé"):
+        learner.merge([told.replace(b'["red","white"', b'["white","red"')])
+    with pytest.raises(LearnerError, match="12 features"):
+        ForestLearner("classification", features=13, classes=3, names=Names(names.columns[:12]))
+
+
 def test_few_trees_leave_rows_without_out_of_bag_votes_and_no_warning():
     (update,) = ForestLearner("classification", features=13, classes=3, trees=1).train(
         work(shards(*WINE, (100,)))
@@ -182,124 +196,6 @@ def test_the_model_before_the_first_round():
         .predict(ForestLearner("regression", features=13).initial(0), WINE[0])
         .any()
     )
-
-
-# A forest written by hand, with R's habits: hard votes, hexadecimal numbers, its own rule, and -1 and 0 at fields of leaves.
-R_FOREST = {
-    "format": "haina-forest", "version": 1, "kind": "classification", "classes": 2, "features": 2,
-    "forests": [{
-        "source": "R randomForest 4.7", "rule": "x<=thr", "soft": False, "examples": 30, "importance": [0.75, "0x1p-2"],
-        "trees": [
-            {"l": [1, -1, 3, -1, -1], "r": [2, -1, 4, -1, -1], "f": [0, -1, 1, -1, -1], "thr": ["0x1.999999999999ap-4", 0, -2, 0, 0],
-             "v": [-1, 0, -1, 1, 0]},
-            {"l": [-1], "r": [-1], "f": [-1], "thr": [0], "v": [1]},
-        ],
-    }],
-}  # fmt: skip
-
-
-def test_hard_votes_and_the_rule_in_double_precision():
-    forests = Forests.from_bytes(json.dumps(R_FOREST).encode())
-    # float32(0.1) > 0.1: in single precision the first row would go right.
-    x = np.array([[0.1, -3.0], [0.2, -3.0], [0.2, 0.0]])
-    assert forests.votes(x).tolist() == [[1, 1], [0, 2], [1, 1]]
-    canonical = forests.to_bytes()
-    assert Forests.from_bytes(canonical).to_bytes() == canonical
-    assert Forests.from_bytes(canonical).votes(x).tolist() == forests.votes(x).tolist()
-
-
-def broken(path, value):
-    document = json.loads(json.dumps(R_FOREST))
-    place = document
-    for key in path[:-1]:
-        place = place[key]
-    if value is None:
-        del place[path[-1]]
-    else:
-        place[path[-1]] = value
-    return json.dumps(document).encode()
-
-
-TREE = ("forests", 0, "trees", 0)
-
-
-@pytest.mark.parametrize(
-    ("data", "words"),
-    [
-        (b"", "not JSON"),
-        (b"\xff\xfe", "not JSON"),
-        (b"[" * 100_000, "not JSON"),
-        (b"[1]", "no forest"),
-        (broken(("version",), 2), "no forest"),
-        (broken(("classes",), 1), "1 classes"),
-        (broken(("classes",), True), "'classes'"),
-        (broken(("classes",), 0), "kind"),
-        (broken(("features",), 10**9), "'features'"),
-        (broken(("features",), 1), "entries"),
-        (broken(("forests",), {}), "'forests' has dict"),
-        (broken(("forests", 0), 3), "no JSON object"),
-        (broken(("forests", 0, "rule"), "x<thr"), "rule"),
-        (broken(("forests", 0, "soft"), 0), "soft"),
-        (broken(("forests", 0, "examples"), -1), "'examples'"),
-        (broken(("forests", 0, "importance"), [1.0]), "'importance' has 1 entries"),
-        (broken(("forests", 0, "importance"), [1.0, -0.1]), "negative"),
-        (broken(("forests", 0, "trees"), []), "without trees"),
-        (broken(TREE, 1), "no JSON object"),
-        (broken((*TREE, "l"), []), "without nodes"),
-        (broken((*TREE, "l"), [1, -1, 0, -1, -1]), "do not make a tree"),  # a cycle
-        (broken((*TREE, "l"), [0, -1, 3, -1, -1]), "do not make a tree"),  # its own child
-        (broken((*TREE, "l"), [2, -1, 3, -1, -1]), "do not make a tree"),  # two parents, and one node lost
-        (broken((*TREE, "l"), [7, -1, 3, -1, -1]), "do not make a tree"),
-        (broken((*TREE, "r"), [2, -1, -1, -1, -1]), "do not make a tree"),  # half a node
-        (broken((*TREE, "l"), [1, -1, 3.0, -1, -1]), "index is 3.0"),
-        (broken((*TREE, "l"), [10**30, -1, 3, -1, -1]), "index"),
-        (broken((*TREE, "r"), [2, -1]), "'r' has 2 entries"),
-        (broken((*TREE, "f"), [2, -1, 1, -1, -1]), "index is 2"),
-        (broken((*TREE, "f"), [-1, -1, 1, -1, -1]), "index is -1"),
-        (broken((*TREE, "thr"), [float("nan"), 0, -2, 0, 0]), "not finite"),
-        (broken((*TREE, "thr"), ["0x1p99999", 0, -2, 0, 0]), "not a number"),
-        (broken((*TREE, "thr"), [[], 0, -2, 0, 0]), "not a number"),
-        (broken((*TREE, "thr"), ["import os", 0, -2, 0, 0]), "not a number"),
-        (broken((*TREE, "v"), [0, 2, 0, 1, 0]), "index is 2"),
-        (broken((*TREE, "v"), None), "'v' has NoneType"),
-        (broken(("forests", 0, "soft"), True), "a leaf votes"),
-    ],
-)
-def test_documents_that_are_refused(data, words):
-    with pytest.raises(LayoutError, match=words):
-        Forests.from_bytes(data)
-
-
-def test_shares_must_be_shares():
-    tree = {"l": [-1], "r": [-1], "f": [0], "thr": [0], "v": [[0.7, 0.7]]}
-    document = json.loads(json.dumps(R_FOREST))
-    document["forests"][0] |= {"soft": True, "trees": [tree]}
-    with pytest.raises(LayoutError, match="sum to 1"):
-        Forests.from_bytes(json.dumps(document).encode())
-
-
-def test_a_chain_that_is_too_deep(monkeypatch):
-    depth = 1001
-    inner = list(range(0, 2 * depth, 2))
-    left, right = [-1] * (2 * depth + 1), [-1] * (2 * depth + 1)
-    for i in inner:
-        left[i], right[i] = i + 1, i + 2
-    chain = {"l": left, "r": right, "f": [0] * len(left), "thr": [0] * len(left), "v": [0] * len(left)}
-    with pytest.raises(LayoutError, match="1001 levels deep"):
-        Forests.from_bytes(broken(TREE, chain))
-    monkeypatch.setattr("haina.learners.trees.MAX_BYTES", 10)
-    with pytest.raises(LayoutError, match="at most 10"):
-        Forests.from_bytes(json.dumps(R_FOREST).encode())
-
-
-def test_forests_of_other_features_or_classes_do_not_merge(grown):
-    learner, _, updates = grown
-    with pytest.raises(LayoutError, match="2 classes and 2 features"):
-        learner.merge([updates[0].vector.tobytes(), json.dumps(R_FOREST).encode()])
-    with pytest.raises(LayoutError, match="2 classes and 2 features"):
-        learner.merge([json.dumps(R_FOREST).encode()])
-    with pytest.raises(LayoutError, match="at least one"):
-        learner.merge([])
 
 
 @pytest.mark.parametrize(
