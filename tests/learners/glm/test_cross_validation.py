@@ -41,6 +41,12 @@ def test_folds_are_even_and_their_own_for_each_client():
     assert not np.array_equal(folds, folds_of(3, "other", 103, 5))
 
 
+def test_folds_are_the_same_in_every_language():
+    """Pinned in `r/haina/tests/testthat/test-summary.R` too."""
+    assert "".join(map(str, folds_of(7, "north", 20, 3))) == "13223112331223231112"
+    assert "".join(map(str, folds_of(2**62 + 1, "a", 9, 4))) == "412112343"
+
+
 @pytest.mark.parametrize("family", ["gaussian", "binomial", "poisson"])
 def test_blocks_of_lambdas_give_what_all_together_give(family):
     x, y = simulate(family, SIZES)

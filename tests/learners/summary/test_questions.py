@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -198,3 +200,35 @@ def test_summaries_predict_nothing():
             )
         )
     assert np.array_equal(learner.from_bytes(learner.to_bytes(learner.initial(0))), learner.initial(0))
+
+
+def test_a_site_in_another_language_is_told_all_that_it_needs():
+    variables = Variables.of(("a", "f"), {"f": ("u", "v")}, "y", ("no", "yes"))
+
+    def said(question):
+        described = SummaryLearner(question).describe()
+        assert json.loads(json.dumps(described)) == described
+        assert (described.pop("kind"), described.pop("asks")) == ("summary", question.kind)
+        return described
+
+    cells = {"min_cell": 3, "check": "sum"}
+    assert said(Distribution(variables, (), (0.5,))) == {
+        "columns": ["a"],
+        "probabilities": [0.5],
+        "rungs": 127,
+    }
+    assert said(Correlation(NUMBERS)) == {"columns": ["a", "b"]}
+    assert said(Table(variables, ("y", "f"), 3, "sum")) == {
+        "columns": ["y", "f"],
+        "levels": {"y": ["no", "yes"], "f": ["u", "v"]},
+        **cells,
+    }
+    assert said(Histogram(variables, "a", (), 12, 3, "sum")) == {"columns": ["a"], "edges": 13, **cells}
+    assert said(Histogram(variables, "a", (0.0, 1.0), 12, 3, "sum"))["edges"] == 2
+    assert said(Roc(variables, "f", "a", 50, 3, "sum")) == {
+        "columns": ["a"],
+        "outcome": "f",
+        "levels": {"f": ["u", "v"]},
+        "bins": 50,
+        **cells,
+    }

@@ -1,0 +1,4 @@
+library(testthat)
+library(haina)
+
+test_check("haina")
