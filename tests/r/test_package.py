@@ -4,25 +4,55 @@ import re
 import subprocess
 
 import pytest
-from rsite import SOURCES, needs_r
+from rlang import environment, require_r
+from rsite import SOURCES
 
 from haina import __version__
 
+#: What the package can do more with, and checks itself with.
+SUGGESTED = (
+    "curl",
+    "jsonlite",
+    "openssl",
+    "caret",
+    "ggplot2",
+    "glmnet",
+    "knitr",
+    "randomForest",
+    "ranger",
+    "rmarkdown",
+    "shiny",
+    "survival",
+    "testthat",
+)
+
 
 @pytest.mark.slow
-def test_its_own_tests_pass():
-    env = needs_r("testthat")
-    code = f'testthat::test_dir("{SOURCES}/tests/testthat", package = "haina", load_package = "installed", reporter = "check", stop_on_failure = T)'
-    done = subprocess.run(
-        ["Rscript", "--vanilla", "-e", code],
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=580,
-        check=False,
-    )
-    assert done.returncode == 0, f"{done.stdout[-6000:]}\n{done.stderr[-3000:]}"
-    assert re.search(r"FAIL 0 .* PASS [1-9]\d\d", done.stdout), done.stdout[-500:]
+def test_r_has_nothing_to_say_against_it(tmp_path):
+    """`R CMD check` of the package as it would be handed out: its code, its pages, its vignette, and its own tests, with all packages it suggests."""
+    require_r(*SUGGESTED)
+    env = environment()
+
+    def run(*command):
+        done = subprocess.run(
+            ["R", "CMD", *command],
+            cwd=tmp_path,
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=580,
+            check=False,
+        )
+        return done.stdout + done.stderr, done.returncode
+
+    said, code = run("build", str(SOURCES))
+    assert code == 0, said[-3000:]
+    said, code = run("check", "--no-manual", f"haina_{__version__}.tar.gz")
+    tests = (tmp_path / "haina.Rcheck/tests").glob("testthat.Rout*")
+    told = "".join(path.read_text() for path in tests)
+    assert code == 0, f"{said[-3000:]}\n{told[-6000:]}"
+    assert "Status: OK" in said, said[-3000:]
+    assert re.search(r"FAIL 0 \| WARN 0 \| SKIP 0 \| PASS [1-9]\d\d", told), told[-2000:]
 
 
 def test_its_version_is_hainas():
