@@ -18,7 +18,7 @@ from haina.artifact import Array
 from haina.errors import LearnerError
 from haina.learners.distributions import chi_squared_tail, normal_quantile, normal_tails
 from haina.learners.glm.result import inverse_diagonal
-from haina.learners.glm.words import LEGEND, json_number, stars
+from haina.learners.glm.words import LEGEND, by_name, json_number, stars
 from haina.strategy.parts import State
 from haina.strategy.server.newton import Status
 from haina.strategy.sums import Sums
@@ -107,23 +107,18 @@ class CoxResult:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, numbers with all their digits; what is not a number is null."""
-        columns = (self.coefficients, self.standard_errors, self.statistics, self.p_values)
-        rows = zip(self.names, *(c.tolist() for c in columns), self.intervals().tolist(), strict=True)
         p = len(self.names)
         return {
             "kind": "cox",
-            "coefficients": [
-                {
-                    "name": name,
-                    "estimate": json_number(estimate),
-                    "hazard_ratio": json_number(_exp(estimate)),
-                    "std_error": json_number(error),
-                    "statistic": json_number(z),
-                    "p_value": json_number(chance),
-                    "hazard_ratio_ci95": [json_number(_exp(bound)) for bound in interval],
-                }
-                for name, estimate, error, z, chance, interval in rows
-            ],
+            "coefficients": by_name(self.names, self.coefficients),
+            "hazard_ratios": by_name(self.names, map(_exp, self.coefficients)),
+            "standard_errors": by_name(self.names, self.standard_errors),
+            "statistics": by_name(self.names, self.statistics),
+            "p_values": by_name(self.names, self.p_values),
+            "hazard_ratio_ci95": {
+                name: [json_number(_exp(bound)) for bound in interval]
+                for name, interval in zip(self.names, self.intervals(), strict=True)
+            },
             "log_likelihood": json_number(self.log_likelihood),
             "null_log_likelihood": json_number(self.null_log_likelihood),
             "tests": {

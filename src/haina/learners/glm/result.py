@@ -18,7 +18,7 @@ import numpy as np
 from haina.artifact import Array
 from haina.errors import LearnerError
 from haina.learners.distributions import normal_quantile, normal_tails, student_tails
-from haina.learners.glm.words import LEGEND, json_number, stars
+from haina.learners.glm.words import LEGEND, by_name, json_number, stars
 from haina.strategy.families import family
 from haina.strategy.parts import State
 from haina.strategy.server.newton import Status
@@ -138,34 +138,22 @@ class GlmResult:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, numbers with all their digits; what is not a number is null."""
-        rows = zip(
-            self.names,
-            self.coefficients.tolist(),
-            self.standard_errors.tolist(),
-            self.statistics.tolist(),
-            self.p_values.tolist(),
-            self.intervals().tolist(),
-            strict=True,
-        )
         return {
             "kind": "glm",
             "family": self.family,
-            "coefficients": [
-                {
-                    "name": name,
-                    "estimate": json_number(estimate),
-                    "std_error": json_number(error),
-                    "statistic": json_number(statistic),
-                    "p_value": json_number(chance),
-                    "ci95": [json_number(bound) for bound in interval],
-                }
-                for name, estimate, error, statistic, chance, interval in rows
-            ],
+            "coefficients": by_name(self.names, self.coefficients),
+            "standard_errors": by_name(self.names, self.standard_errors),
+            "statistics": by_name(self.names, self.statistics),
+            "p_values": by_name(self.names, self.p_values),
+            "ci95": {
+                name: [json_number(bound) for bound in interval]
+                for name, interval in zip(self.names, self.intervals(), strict=True)
+            },
             "dispersion": json_number(self.dispersion),
             "null_deviance": json_number(self.null_deviance),
             "null_df": self.null_freedom,
             "deviance": json_number(self.deviance),
-            "df_residual": self.freedom,
+            "df": self.freedom,
             "aic": json_number(self.aic),
             "n": self.examples,
             "iterations": self.iterations,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 
 LEGEND = "---\nSignif. codes:  0 '***' 0.001 '**' 0.01 '*' 0.05 '.' 0.1 ' ' 1"
 
@@ -13,6 +14,11 @@ def stars(chance: float) -> str:
         if chance <= limit:
             return mark
     return ""
+
+
+def by_name(names: Sequence[str], values: Iterable[float]) -> dict[str, float | None]:
+    """Coefficient by coefficient, as JSON takes numbers."""
+    return {name: json_number(value) for name, value in zip(names, values, strict=True)}
 
 
 def json_number(value: float) -> float | None:
