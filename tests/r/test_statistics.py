@@ -134,6 +134,16 @@ REFUSALS = {
     "cox before birth": (MODELS["cox strata"], lambda d: d.assign(time=-1), "allowed: finite times >= 0"),
     "cox of other events": (MODELS["cox strata"], lambda d: d.assign(died=2), "events that are 0 (censored) or 1"),
     "folds": (MODELS["cv binomial"], lambda d: d[:39], "fewer than 44 rows, and 4 folds"),
+    "cox of a rare level": (
+        MODELS["cox strata"].replace("strata(ward)", "ward"),
+        lambda d: d.assign(ward=["b"] * 3 + ["a"] * 297),
+        "a level of its factors or outcomes has fewer than 5 rows",
+    ),
+    "folds of rare outcomes": (
+        MODELS["cv binomial"],
+        lambda d: d.assign(died=[1] * 19 + [0] * 281),
+        'check = "sum"',
+    ),
     "describe": (MODELS["describe"], lambda d: d[:9], "fewer than 10 rows"),
     "correlation": (MODELS["correlation"], lambda d: d[:1], "fewer than 10 rows"),
     "table": (MODELS["table"], lambda d: d.assign(ward=["b"] * 4 + ["a"] * 296), "0 or at least 5 rows. Merge levels"),

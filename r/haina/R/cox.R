@@ -57,6 +57,7 @@ cox_design <- function(data, formula, config) {
   all_usable(is.finite(x), "finite numbers")
   all_usable(is.finite(made$y) & made$y >= 0, "finite times >= 0")
   all_usable(event %in% c(0, 1), "events that are 0 (censored) or 1")
+  refuse_rare(x, config$learner)
   strata <- do.call(paste, as.data.frame(made$x[, seq_len(beside), drop = FALSE]))
   list(x = x, time = made$y, event = event, strata = strata, ties = ties)
 }

@@ -92,7 +92,30 @@ glm_design <- function(data, formula, family, config) {
   if (nrow(made$x) < needed) haina_stop(sprintf("it has fewer than %d rows, which its answer would give away", needed))
   if (!all(law$allows(made$y))) haina_stop(sprintf("some of its rows cannot be used (allowed: %s)", law$outcomes))
   if (!all(is.finite(made$x), is.finite(made$offset))) haina_stop("some of its rows cannot be used (allowed: finite numbers)")
+  marked <- cbind(made$x, if (identical(agreed, "binomial")) made$y)
+  if (is.null(config$learner$folds)) {
+    refuse_rare(marked, config$learner)
+  } else {
+    part <- folds_of(config$seed, config$site, nrow(marked), config$learner$folds)
+    for (k in seq_len(config$learner$folds)) refuse_rare(marked[part == k, , drop = FALSE], config$learner)
+  }
   c(made, list(law = law))
+}
+
+# Stop where a column of zeros and ones is the mark of a few persons: its products with the others are sums over them alone.
+refuse_rare <- function(columns, learner) {
+  least <- learner$min_cell
+  if (is.null(least) || least <= 1) return(invisible())
+  ones <- colSums(columns == 1)
+  zeros <- colSums(columns == 0)
+  fewest <- pmin(ones, zeros)
+  if (any(ones + zeros == nrow(columns) & fewest > 0 & fewest < least)) {
+    withheld(
+      sprintf("a level of its factors or outcomes has fewer than %.0f rows, which its sums would give away", least),
+      sprintf("levels of 0 or at least %.0f rows", least),
+      "Merge levels; or hide single sites by [privacy] secure_aggregation and write check = \"sum\""
+    )
+  }
 }
 
 # The sums at `beta`, as `train` returns them.

@@ -212,8 +212,8 @@ def _fit(
     tables = Tables.read(_sites(files, sites))
     parsed = Formula.parse(formula, tables.columns)
     tables = Tables(tables.frames, frozenset(_names(factors)) | frozenset(parsed.declared))
-    # Columns are spelt out, for '.' means all columns of the tables and not those that are used.
-    given = {**settings, "formula": parsed.text}
+    # Nobody sees a single site's sums here. Columns are spelt out, for '.' means all columns of the tables and not those that are used.
+    given = {**settings, "formula": parsed.text, "check": "sum"}
     _show(analyse(tables, learner, parsed.columns, given, seed=seed), as_json=as_json)
 
 

@@ -309,7 +309,8 @@ class Federation:
 
             strategy = guarded(strategy, self.settings, self._place)
         said = self.settings.model.model_dump()
-        if (said["learner"], said.get("check")) == ("summary", "sum") and strategy.seen is Seen.UPDATE:
+        exact = said["learner"] in ("glm", "cox", "summary")
+        if exact and said.get("check") == "sum" and strategy.seen is Seen.UPDATE:
             raise (self._place / "model" / "check").error(
                 'is "sum", and the coordinator would see the small cells of each site',
                 allowed='check = "site"',

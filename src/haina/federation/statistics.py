@@ -26,6 +26,8 @@ from haina.strategy.strategy import Strategy
 from haina.update import Vector
 
 Family = Literal["gaussian", "binomial", "poisson"]
+#: Whose counts must hold no few persons: each site's, or only the sum's, where nobody sees a site's.
+Check = Literal["site", "sum"]
 
 
 def variables_of(schema: Schema) -> Variables:
@@ -50,6 +52,8 @@ def glm(schema: Schema, folder: Path) -> Callable[..., Made]:
         standardize: bool = True,
         folds: int | None = None,
         tolerance: float = 1e-7,
+        min_cell: int = MIN_CELL,
+        check: Check = "site",
     ) -> Made:
         from haina.learners.glm import Design, Formula, GlmLearner, GlmResult, ModelMatrix, PathResult
         from haina.learners.glm.cross_validation import CrossValidationLearner
@@ -67,7 +71,7 @@ def glm(schema: Schema, folder: Path) -> Callable[..., Made]:
             response = design.formula.response
             if family != "binomial" and response.column and variables[response.column].levels is not None:
                 raise LearnerError(f"{response.text!r} is a factor, and the {family} family predicts numbers")
-        learner: Learner = GlmLearner(family, design)
+        learner: Learner = GlmLearner(family, design, min_cell=_seen(min_cell, check))
         terms, constant = design.names, design.intercept
         if alpha is None:
             for name, given in (("lambdas", lambdas), ("folds", folds)):
@@ -116,6 +120,8 @@ def cox(schema: Schema, folder: Path) -> Callable[..., Made]:
         ties: Literal["efron", "breslow"] = "efron",
         stratified: bool = True,
         tolerance: float = 1e-7,
+        min_cell: int = MIN_CELL,
+        check: Check = "site",
     ) -> Made:
         from haina.learners.cox import CoxLearner, CoxResult
         from haina.learners.glm import Formula, ModelMatrix
@@ -127,7 +133,8 @@ def cox(schema: Schema, folder: Path) -> Callable[..., Made]:
                 remedy="Leave stratified out",
             )
         variables = variables_of(schema)
-        learner = CoxLearner(ModelMatrix(Formula.parse(formula, variables.names), variables), ties)
+        matrix = ModelMatrix(Formula.parse(formula, variables.names), variables)
+        learner = CoxLearner(matrix, ties, _seen(min_cell, check))
         names = learner.design.names
         newton = Newton(COX, intercept=False, columns=names, tolerance=tolerance)
         return _made(learner, newton, "cox", lambda run: CoxResult.of(run.model, _memory(run), names))
@@ -146,7 +153,7 @@ def summary(schema: Schema, folder: Path) -> Callable[..., Made]:
         bins: int | None = None,
         outcome: str | None = None,
         min_cell: int = MIN_CELL,
-        check: Literal["site", "sum"] = "site",
+        check: Check = "site",
     ) -> Made:
         from haina.learners import summary as asked
 
@@ -193,6 +200,13 @@ def _made(learner: Learner, server: Server, name: str, found: Callable[[Run], Fi
 
     strategy = Strategy(weigh=ONCE, combine=Sum(), server=server, name=name)
     return Made(lambda: learner, strategy, tell, found=found)
+
+
+def _seen(min_cell: int, check: Check) -> int:
+    """Fewest rows behind what the coordinator sees of a site."""
+    if min_cell < 1:
+        raise LearnerError(f"min_cell is {min_cell}", allowed="an integer >= 1")
+    return min_cell if check == "site" else 1
 
 
 def _memory(run: Run) -> Any:

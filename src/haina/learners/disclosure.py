@@ -6,8 +6,12 @@ So a failure carries what is allowed, which everybody knows, and never what was 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+import numpy as np
+
 from haina.errors import DataError
-from haina.update import Failure
+from haina.update import Failure, Vector
 
 #: Fewer rows than this are described too closely by any statistic.
 FEWEST = 10
@@ -19,6 +23,33 @@ MIN_CELL = 5
 
 class Withheld(DataError):  # noqa: N818 -- it is said of an answer
     """A site keeps its answer to itself, because it would show single persons. The message holds what is allowed and nothing that was found."""
+
+
+def refuse_rare(blocks: Iterable[Vector], min_cell: int) -> None:
+    """Keep regression sums at the site where a column of zeros and ones is the mark of a few persons: the products of such a column with the others,
+    and with the outcome, are sums over them alone.
+
+    Args:
+        blocks: `[n, columns]` rows of the design matrix, and of an outcome of zeros and ones, one after the other.
+        min_cell: rows that must be on each side of such a column, if any is; 1 for no such rule.
+
+    Raises:
+        Withheld: a column has 1 to `min_cell` - 1 ones, or as many zeros.
+    """
+    if min_cell <= 1:
+        return
+    ones, zeros, n = np.zeros(0), np.zeros(0), 0
+    for block in blocks:
+        ones = (ones if n else 0.0) + (block == 1).sum(axis=0)
+        zeros = (zeros if n else 0.0) + (block == 0).sum(axis=0)
+        n += len(block)
+    fewest = np.minimum(ones, zeros)
+    if ((ones + zeros == n) & (fewest > 0) & (fewest < min_cell)).any():
+        raise Withheld(
+            f"a level of its factors or outcomes has fewer than {min_cell} rows, which its sums would give away",
+            allowed=f"levels of 0 or at least {min_cell} rows",
+            remedy='Merge levels; or hide single sites by [privacy] secure_aggregation and write check = "sum"',
+        )
 
 
 def too_few(client: str, rows: int, needed: int) -> Failure | None:

@@ -37,7 +37,7 @@ def check(result, reference):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_sites_fit_what_one_site_with_all_rows_would(family, sites):
     x, y = simulate(family, SITES[sites])
-    learner = GlmLearner(family, features=5)
+    learner = GlmLearner(family, features=5, min_cell=1)
     fitted = fit(learner, Newton(family), cut(x, y, SITES[sites]))
     result = GlmResult.of(fitted.model, fitted.state, family, learner.design.names)
     reference = pooled(family, sm.add_constant(x), y)
@@ -171,9 +171,36 @@ def test_hard_but_regular_fits_are_not_taken_for_separation():
     rng = np.random.default_rng(8)
     x = np.r_[rng.normal(size=1997), 3.0, 3.5, 0.5][:, None]
     y = np.r_[np.zeros(1997), np.ones(3)]
-    fitted = fit(GlmLearner("binomial", 1), Newton("binomial"), cut(x, y, (1000, 1000)))
+    fitted = fit(GlmLearner("binomial", 1, min_cell=1), Newton("binomial"), cut(x, y, (1000, 1000)))
     assert fitted.last.notes["converged"] == 1
     assert fitted.model == pytest.approx(pooled("binomial", sm.add_constant(x), y).params, abs=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("marked", "cases", "told"),
+    [
+        (0, 50, True),
+        (1, 50, False),
+        (4, 50, False),
+        (5, 50, True),
+        (96, 50, False),
+        (50, 1, False),
+        (50, 97, False),
+    ],
+)
+def test_the_mark_of_a_few_persons_keeps_a_site_silent(marked, cases, told):
+    """H[j, k] / H[j, j] of a column with a single one is that person's k-th cell."""
+    rng = np.random.default_rng(marked)
+    x = np.column_stack([np.arange(100) < marked, rng.normal(size=100)]).astype(float)
+    y = (rng.permutation(100) < cases).astype(float)
+    shards = cut(x, y, (100,))
+    (said,) = GlmLearner("binomial", 2).train(Work(np.zeros(3), 1, shards, Training(), 1.0))
+    assert isinstance(said, Update) == told
+    if not told:
+        assert "fewer than 5 rows" in said.reason
+        assert 'check = "sum"' in said.reason
+    (open_,) = GlmLearner("binomial", 2, min_cell=1).train(Work(np.zeros(3), 1, shards, Training(), 1.0))
+    assert isinstance(open_, Update)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -34,3 +34,12 @@ test_that("a column that read.csv took for logical has the level that was meant"
   expect_error(agreed_factor(c(TRUE, FALSE), c("F", "M"), "sex"), "something else in 1 rows")
   expect_identical(as.character(agreed_factor(TRUE, c("T", "TRUE"), "odd")), "TRUE")
 })
+
+test_that("the mark of a few persons keeps a site silent", {
+  mark <- function(ones, learner = list(min_cell = 5)) refuse_rare(cbind(1, seq_len(100) <= ones, stats::rnorm(100)), learner)
+  for (ones in c(0, 5, 50, 95, 100)) expect_silent(mark(ones))
+  for (ones in c(1, 4, 96, 99)) {
+    expect_error(mark(ones), "a level of its factors or outcomes has fewer than 5 rows, which its sums would give away")
+    expect_silent(mark(ones, list(min_cell = 1)))
+  }
+})

@@ -22,7 +22,7 @@ from haina.artifact import Array
 from haina.errors import DataError, LearnerError
 from haina.layout import Layout
 from haina.learners.cox.likelihood import Ties, partial_likelihood
-from haina.learners.disclosure import FEWEST, FEWEST_EVENTS, too_few, unusable
+from haina.learners.disclosure import FEWEST, FEWEST_EVENTS, MIN_CELL, refuse_rare, too_few, unusable
 from haina.learners.glm.model_matrix import ModelMatrix, codings
 from haina.learners.learner import Metrics, Work, refuse_examples
 from haina.report import Report
@@ -40,6 +40,7 @@ class CoxLearner:
     Args:
         matrix: of a formula `Surv(time, event) ~ ...`.
         ties: `efron` (R's default) or `breslow`.
+        min_cell: as of `haina.learners.glm.learner.GlmLearner`, of the columns.
 
     Raises:
         LearnerError: the formula is not one of survival, has an offset, or the ties are unknown.
@@ -48,6 +49,7 @@ class CoxLearner:
     payload: ClassVar[Payload] = Payload.SUM
     matrix: ModelMatrix
     ties: Ties = "efron"
+    min_cell: int = MIN_CELL
 
     def __post_init__(self) -> None:
         formula = self.matrix.formula
@@ -98,6 +100,7 @@ class CoxLearner:
                 yield silent
                 continue
             try:
+                refuse_rare([self.design.matrix(x)], self.min_cell)
                 sums = self.sums(work.model, x, y)
             except DataError as error:
                 yield unusable(client, error)
@@ -166,6 +169,7 @@ class CoxLearner:
             "kind": "cox",
             "formula": self.design.formula.text,
             "ties": self.ties,
+            "min_cell": self.min_cell,
             "coefficients": list(self.design.names),
             "levels": dict(codings(self.design)),
         }

@@ -104,6 +104,8 @@ class CrossValidationLearner:
                 continue
             fold = folds_of(work.seed, client, len(x), self.points.folds)
             try:
+                for part in range(1, self.points.folds + 1):
+                    self.glm.refuse_rare(x[fold == part], y[fold == part])
                 vector = self._answers(points, x, y, fold)
             except DataError as error:
                 yield unusable(client, error)

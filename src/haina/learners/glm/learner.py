@@ -19,7 +19,7 @@ import numpy as np
 from haina.artifact import Array
 from haina.errors import DataError, LearnerError
 from haina.layout import Layout
-from haina.learners.disclosure import FEWEST, too_few, unusable
+from haina.learners.disclosure import FEWEST, MIN_CELL, refuse_rare, too_few, unusable
 from haina.learners.glm.design import Design
 from haina.learners.glm.model_matrix import ModelMatrix, codings
 from haina.learners.learner import Metrics, Work, refuse_examples
@@ -41,6 +41,7 @@ class GlmLearner:
         family: gaussian, binomial (outcomes 0 and 1) or poisson (outcomes >= 0).
         features: number of numeric columns, a `Design` with names and factors, or the `ModelMatrix` of a formula.
         intercept: begin with a constant; a design says so itself.
+        min_cell: fewest rows of a site behind each side of a column of zeros and ones, and of a binomial outcome; 1 where nobody sees a site's sums.
 
     Raises:
         LearnerError: no columns, or an offset where the family's null model has no closed form with one.
@@ -50,6 +51,7 @@ class GlmLearner:
     family: str
     features: int | Design | ModelMatrix
     intercept: bool = True
+    min_cell: int = MIN_CELL
 
     def __post_init__(self) -> None:
         family(self.family)
@@ -112,6 +114,7 @@ class GlmLearner:
                 yield silent
                 continue
             try:
+                self.refuse_rare(x, y)
                 sums = self.sums(work.model, x, y)
             except DataError as error:
                 yield unusable(client, error)
@@ -137,6 +140,21 @@ class GlmLearner:
             scalars += self.law.deviance(outcome, eta), outcome.sum(), self.law.saturated(outcome)
         deviance, total, saturated = (float(value) for value in scalars)
         return Sums(gradient, hessian, deviance, float(len(x)), total, saturated)
+
+    def refuse_rare(self, x: Array, y: Array) -> None:
+        """Keep the sums of rows at the site where they would be those of a few persons (`haina.learners.disclosure.refuse_rare`).
+
+        Raises:
+            Withheld: they would.
+            DataError: a cell or an outcome that cannot be used.
+        """
+        places = range(0, len(x), _ROWS)
+        parts = ((x[start : start + _ROWS], y[start : start + _ROWS]) for start in places)
+        refuse_rare((self._marked(*part) for part in parts), self.min_cell)
+
+    def _marked(self, x: Array, y: Array) -> Vector:
+        X = self.design.matrix(x)
+        return np.column_stack([X, self._outcomes(x, y)]) if self.family == "binomial" else X
 
     def linear(self, model: Array, x: Array, y: Array) -> tuple[Vector, Vector]:
         """`[N]` outcomes and `[N]` linear predictors of some rows.
@@ -204,6 +222,7 @@ class GlmLearner:
             "family": self.family,
             "coefficients": list(self.design.names),
             "intercept": self.design.intercept,
+            "min_cell": self.min_cell,
         }
         if isinstance(self.design, ModelMatrix):
             said |= {"formula": self.design.formula.text, "levels": dict(codings(self.design))}
