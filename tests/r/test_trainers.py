@@ -104,7 +104,8 @@ def test_what_would_show_single_rows_stays(tmp_path):
         CONFIG + "p <- numeric(length(config$names)); "
         "try_on <- function(d, ...) cat(tryCatch(train_glm(d, ...)(p, config), error = function(e) haina:::reason_of(e)), '\\n'); "
         "try_on(d[1:9, ]); e <- d; e$sex[3] <- 'hiv ward'; try_on(e); e <- d; e$age[5] <- NA; try_on(e); e <- d; e$y[7] <- 77; try_on(e); "
-        "e <- d; e$age <- NULL; try_on(e); e <- d; e$dose[2] <- Inf; try_on(e); try_on(d, y ~ age); try_on(d, family = 'poisson')",
+        "e <- d; e$age <- NULL; try_on(e); e <- d; e$dose[2] <- Inf; try_on(e); try_on(d, y ~ age); "
+        "try_on(d, family = 'poisson'); e <- d; e$dose <- paste('Mueller', e$dose); try_on(e)",
         tmp_path,
     )
     assert said.splitlines() == [
@@ -114,8 +115,9 @@ def test_what_would_show_single_rows_stays(tmp_path):
         "some of its rows cannot be used (allowed: 0 and 1) ",
         "the data lack the columns age ",
         "some of its rows cannot be used (allowed: finite numbers) ",
-        "the formula makes the coefficients (Intercept), age ",
+        "the formula makes 2 coefficients, or others than the federation's ",
         "family is poisson ",
+        "column dose holds something else than numbers ",
     ]
 
 

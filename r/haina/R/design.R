@@ -25,6 +25,11 @@ agreed_data <- function(data, config) {
   for (name in setdiff(intersect(names(levels), names(data)), table$target)) {
     data[[name]] <- agreed_factor(data[[name]], unlist(levels[[name]]), name)
   }
+  for (name in setdiff(intersect(unlist(table$features), names(data)), names(levels))) {
+    if (!is.numeric(data[[name]]) && !is.logical(data[[name]])) {
+      haina_stop(sprintf("column %s holds something else than numbers", name), "numbers", "Mend these cells, or name them in na.strings of read.csv()")
+    }
+  }
   if (is.null(table)) return(data)
   used <- intersect(c(unlist(table$features), table$target), names(data))
   whole <- stats::complete.cases(data[used])
@@ -108,7 +113,8 @@ agreed_matrix <- function(frame, wanted) {
     }
   }
   if (!setequal(called, wanted) || anyDuplicated(called)) {
-    haina_stop(paste("the formula makes the coefficients", cut_text(paste(called, collapse = ", "), 400L)),
+    # What it makes stays here: text in a column of numbers would make a coefficient of each cell.
+    haina_stop(sprintf("the formula makes %d coefficients, or others than the federation's", length(called)),
                cut_text(paste(wanted, collapse = ", "), 400L), "All sites must make the same columns")
   }
   unname(x[, match(wanted, called), drop = FALSE])
