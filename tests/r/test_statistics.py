@@ -16,6 +16,7 @@ from haina.federation.envelope import Envelope
 from haina.federation.federation import Federation
 from haina.learners.glm.cross_validation import folds_of
 from haina.learners.learner import Training, Work
+from haina.learners.summary.ladder import ladder
 from haina.shards import Shards
 from haina.strategy.parts import Aggregate
 from haina.update import Failure
@@ -125,6 +126,30 @@ def test_answers_are_pythons_in_every_round(tmp_path, case):
         assert row[0] == answer.report.examples
         assert row[1:].shape == answer.vector.shape
         assert np.allclose(row[1:], answer.vector, rtol=1e-12, atol=1e-12 * np.abs(answer.vector).max())
+
+
+def test_rungs_are_pythons_bit_for_bit(tmp_path):
+    needs_r()
+    rng, most = np.random.default_rng(0), np.finfo(np.float64).max
+    pairs = rng.integers(0, 2**64, (20_000, 2), dtype=np.uint64).view(np.float64)
+    near = rng.normal(size=(5_000, 1)) * [1, 1 + 1e-14]
+    ends = [
+        [-0.0, 0.0],
+        [0.0, -0.0],
+        [-5e-324, 5e-324],
+        [-most, most],
+        [1.0, 1.0],
+        [0.0, most],
+        [-most, -0.0],
+    ]
+    pairs = np.sort(np.vstack([pairs[np.isfinite(pairs).all(axis=1)], near, ends]), axis=1)
+    pairs.T.tofile(tmp_path / "pairs")
+    evaluate(
+        'b <- matrix(read_vector("pairs"), ncol = 2); write_vector(as.vector(haina:::ladder(b[, 1], b[, 2], 127)), "rungs")',
+        tmp_path,
+    )
+    ours = ladder(pairs[:, 0], pairs[:, 1])
+    assert (tmp_path / "rungs").read_bytes() == ours.T.tobytes()
 
 
 #: Model, what becomes of a table of 300 rows, and words of the reason.

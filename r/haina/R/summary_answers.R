@@ -1,5 +1,5 @@
 # One site's answer to each kind of question, number for number what Python sites answer (`answer` in haina.learners.summary). Arguments: `rows` of
-# `summary_rows`, what is `known` (its first number is the stage; bounds, bins and curves come with the second), and what the `learner` says of itself.
+# `summary_rows`, what is `known` (its first number is the stage; bounds come with the first, bins and curves with the second), and what the `learner` says of itself.
 
 describe_answer <- function(rows, known, learner) {
   values <- described(rows$values)
@@ -8,17 +8,15 @@ describe_answer <- function(rows, known, learner) {
   ranks <- 2 * length(learner$probabilities)
   centre <- known[2 + width + seq_len(width)]
   bounds <- matrix(known[-seq_len(2 + 3 * width)], ncol = 2L)
-  ladder <- numeric(ranks * width * learner$rungs)
-  if (known[[1L]] >= 2 && ranks > 0) {
-    steps <- seq_len(learner$rungs) / (learner$rungs + 1)
-    ladder <- lapply(seq_len(width), function(j) {
-      own <- bounds[(j - 1) * ranks + seq_len(ranks), , drop = FALSE]
-      # The same arithmetic, in the same order, as at the coordinator: rungs must be the same doubles.
-      rungs <- own[, 1L] + outer(own[, 2L] - own[, 1L], steps)
-      findInterval(t(rungs), sort(values[is.finite(values[, j]), j]))
+  below <- numeric(ranks * width * learner$rungs)
+  if (known[[1L]] >= 1 && ranks > 0) {
+    rungs <- ladder(bounds[, 1L], bounds[, 2L], learner$rungs)
+    below <- lapply(seq_len(width), function(j) {
+      own <- rungs[(j - 1) * ranks + seq_len(ranks), , drop = FALSE]
+      findInterval(t(own), sort(values[is.finite(values[, j]), j]))
     })
   }
-  c(rows$n, moments(values, centre), unlist(ladder))
+  c(rows$n, moments(values, centre), unlist(below))
 }
 
 table_answer <- function(rows, known, learner) {

@@ -21,6 +21,11 @@ NOT_CONVERGED = (
     "The fit has NOT converged after {rounds} rounds, and there is no result. Raise train.rounds (a path needs about two rounds "
     "a lambda) and go on with --resume."
 )
+#: What a summary says when its rounds ran out.
+NOT_ANSWERED = (
+    "The question is NOT answered after {rounds} rounds, and there is no result. Raise train.rounds (quantiles take 11 rounds, "
+    "all others up to 3) and go on with --resume."
+)
 
 
 class Finding(Protocol):

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from haina.data.schema import Schema
 from haina.errors import LearnerError
-from haina.federation.made import NOT_CONVERGED, ONCE, Finding, Made
+from haina.federation.made import NOT_ANSWERED, NOT_CONVERGED, ONCE, Finding, Made
 from haina.learners.disclosure import MIN_CELL
 from haina.learners.learner import Learner
 from haina.learners.variables import Variables
@@ -173,7 +173,13 @@ def summary(schema: Schema, folder: Path) -> Callable[..., Made]:
             by = outcome or variables.target
             question = asked.Roc(variables, by, columns[0], bins or 1000, min_cell, check)
         learner = asked.SummaryLearner(question)
-        return _made(learner, Inquiry(question.learn), "summary", lambda run: _Answer(question, run.model))
+        return _made(
+            learner,
+            Inquiry(question.learn),
+            "summary",
+            lambda run: _Answer(question, run.model),
+            NOT_ANSWERED,
+        )
 
     return summary
 
@@ -194,9 +200,15 @@ class _Answer:
         return dict(self.question.found(self.known))
 
 
-def _made(learner: Learner, server: Server, name: str, found: Callable[[Run], Finding]) -> Made:
+def _made(
+    learner: Learner,
+    server: Server,
+    name: str,
+    found: Callable[[Run], Finding],
+    unfinished: str = NOT_CONVERGED,
+) -> Made:
     def tell(run: Run) -> str:
-        return found(run).summary() if run.finished else NOT_CONVERGED.format(rounds=run.round)
+        return found(run).summary() if run.finished else unfinished.format(rounds=run.round)
 
     strategy = Strategy(weigh=ONCE, combine=Sum(), server=server, name=name)
     return Made(lambda: learner, strategy, tell, found=found)

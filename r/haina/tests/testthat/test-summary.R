@@ -16,12 +16,24 @@ test_that("moments and the ladder of a description are counts and sums of the ro
   said <- answer(gaps, known, "describe", c("age", "stay"), probabilities = list(0.5), rungs = 3)
   there <- gaps$stay[31:200]
   expect_equal(said[1:7], c(200, 200, 170, sum(rows$age - 60), sum(there - 1), sum((rows$age - 60)^2), sum((there - 1)^2)), tolerance = 1e-12)
-  below <- function(values, low, high) vapply(low + (high - low) * (1:3) / 4, function(rung) sum(values <= rung), 0)
-  ladder <- c(below(rows$age, 40, 80), below(rows$age, 41, 81), below(there, 0, 4), below(there, 1, 5))
-  expect_identical(said[-(1:7)], ladder)
-  # In the first rounds there are no bounds yet.
-  known[[1]] <- 1
+  below <- function(values, low, high) vapply(as.vector(ladder(low, high, 3)), function(rung) sum(values <= rung), 0)
+  counts <- c(below(rows$age, 40, 80), below(rows$age, 41, 81), below(there, 0, 4), below(there, 1, 5))
+  expect_identical(said[-(1:7)], counts)
+  # In the first round there are no bounds yet.
+  known[[1]] <- 0
   expect_identical(answer(gaps, known, "describe", c("age", "stay"), probabilities = list(0.5), rungs = 3)[-(1:7)], numeric(12))
+})
+
+test_that("rungs are even in the order of doubles", {
+  largest <- .Machine$double.xmax
+  smallest <- 2^-1074
+  # Doubles of one binade are even as numbers; those around zero, by their bits. Zeros are one.
+  low <- c(1, -2, -smallest * 2, -0, -largest, 1)
+  high <- c(2, -1, smallest * 2, 0, largest, 1 + 2^-52)
+  expect_identical(ladder(low, high, 3), rbind(1 + 1:3 / 4, -2 + 1:3 / 4, -1:1 * smallest, 0, c(-1.5, 0, 1.5 - 2^-52), 1))
+  # One on each side of every bit, and back.
+  some <- c(0, smallest, 2^-1022, 1, pi, largest, -smallest, -2^-1022, -1, -pi, -largest)
+  expect_identical(double_at(place_of(some)), some)
 })
 
 test_that("tables, bins and products are R's", {

@@ -1,9 +1,9 @@
 """Distribution: how many values, how many missing, mean, standard deviation and quantiles of each number, over all sites together.
 
 Quantiles are found by asking how many values are at most t, for a ladder of t between two bounds, and moving the bounds to the rungs around the
-rank that is sought: 7 binary digits a round, until no number lies between the bounds. So they are exact, and no site tells any of its values. The
-first bounds are mean -/+ sd sqrt(n), beyond which no value can lie (Samuelson 1968, "How deviant can you be?"). The quantile of p among n values is
-R's type 7: between the values of ranks floor(h) and floor(h) + 1, h = (n - 1) p + 1.
+rank that is sought, until no number lies between the bounds. So they are exact, and no site tells any of its values. Rungs are even in the order of
+doubles (`haina.learners.summary.ladder`), so 10 rounds settle any value, be it ever so small beside others, and the first bounds are simply the
+largest doubles. The quantile of p among n values is R's type 7: between the values of ranks floor(h) and floor(h) + 1, h = (n - 1) p + 1.
 
 A rank near either end is a single person: it is told only if at least `min_cell` values lie on its side. So minimum and maximum are told only with
 `min_cell = 1`, and 5 % of 60 values not at all.
@@ -21,17 +21,14 @@ from numpy.typing import NDArray
 from haina.artifact import Array
 from haina.errors import LearnerError, RoundError
 from haina.learners.disclosure import MIN_CELL
+from haina.learners.summary.ladder import RUNGS, gap, ladder
 from haina.learners.summary.moments import Moments
 from haina.learners.summary.question import numeric, values
 from haina.learners.variables import Variables
 from haina.update import Vector
 
-#: Rungs of the ladder: a power of two less one, so that each round adds whole binary digits.
-RUNGS = 127
-#: Rounds of a search; where zero is sought among large numbers it could go on to the smallest double.
-_SEARCHES = 12
-#: The stage in which ranks are sought.
-_SEARCHING = 2.0
+#: First bounds of a search: no value lies beyond.
+_LARGEST = float(np.finfo(np.float64).max)
 
 
 @dataclass(frozen=True)
@@ -89,7 +86,7 @@ class Distribution:
         view, answer = self._view(known), np.zeros(self.size)
         answer[0] = len(x)
         answer[1 : 1 + 3 * len(self.names)] = Moments.around(columns, view.mean).pack()
-        if known[0] >= _SEARCHING and self._ranks:
+        if known[0] >= 1 and self._ranks:
             rungs = ladder(view.low, view.high)
             ranks = 2 * len(self.probabilities)
             for j in range(len(self.names)):
@@ -109,31 +106,15 @@ class Distribution:
         if known[0] and (rows != known[1] or not np.array_equal(moments.count, view.count)):
             return self.first(), False
         mean, sd = moments.mean(view.mean), np.sqrt(moments.variance)
-        head = [[1.0, rows], moments.count, mean]
         if not known[0]:
-            return np.concatenate([*head, np.zeros(c + 2 * self._ranks)]), False
-        if known[0] < _SEARCHING:
-            low, high = self._bounds(moments.count, mean, sd)
-            new = np.concatenate([[_SEARCHING, rows], moments.count, mean, sd, low, high])
-            return new, not self._ranks
-        counts = sums[1 + 3 * c :].reshape(self._ranks, RUNGS)
-        low, high = self._narrowed(view, counts)
-        stage = known[0] + 1
-        # Around zero doubles lie ever closer; where the others are of any size, a bracket of 1e-16 of it is zero.
-        reach = np.repeat(view.sd * np.sqrt(view.count), 2 * len(self.probabilities))
-        zero = (low < 0) & (high >= 0) & (high - low <= 1e-16 * reach)
-        settled = zero | (np.nextafter(low, np.inf) >= high)
-        done = stage >= _SEARCHING + _SEARCHES or bool(settled.all())
-        return np.concatenate([[stage], known[1 : 2 + 3 * c], low, high]), done
-
-    def _bounds(self, count: Vector, mean: Vector, sd: Vector) -> tuple[Vector, Vector]:
-        """Bounds that hold all values, for ranks that may be told; (0, 0) for the others."""
-        reach = sd * np.sqrt(count)
-        pad = 1e-9 * (np.abs(mean) + reach) + 1e-300
-        told = self._told(count)
-        ranks = 2 * len(self.probabilities)
-        low = np.where(told, np.repeat(mean - reach - pad, ranks), 0.0)
-        return low, np.where(told, np.repeat(mean + reach + pad, ranks), 0.0)
+            # Means are known now, and how many values there are: deviations and ranks come next.
+            reach = np.where(self._told(moments.count), _LARGEST, 0.0)
+            return np.concatenate([[1.0, rows], moments.count, mean, np.zeros(c), -reach, reach]), False
+        if known[0] > 1:
+            mean, sd = view.mean, view.sd
+        low, high = self._narrowed(view, sums[1 + 3 * c :].reshape(self._ranks, RUNGS))
+        new = np.concatenate([[known[0] + 1, rows], moments.count, mean, sd, low, high])
+        return new, bool((gap(low, high) <= 1).all())
 
     def _narrowed(self, view: _View, counts: Vector) -> tuple[Vector, Vector]:
         rungs = np.column_stack([view.low, ladder(view.low, view.high), view.high])
@@ -168,9 +149,7 @@ class Distribution:
     def quantiles(self, known: Vector) -> Vector:
         """`[c, q]` quantiles; NaN for those that are not told."""
         view = self._view(known)
-        # A bracket around zero that is as narrow as rounding holds zero.
-        value = np.where((view.low < 0) & (view.high >= 0), 0.0, view.high)
-        value = np.where(self._told(view.count), value, np.nan).reshape(len(self.names), -1, 2)
+        value = np.where(self._told(view.count), view.high, np.nan).reshape(len(self.names), -1, 2)
         h = (np.maximum(view.count, 1.0)[:, None] - 1) * np.array(self.probabilities)[None, :] + 1
         part = np.clip(h - self._sought(view.count).reshape(value.shape)[:, :, 0], 0.0, 1.0)
         found: Vector = (1 - part) * value[:, :, 0] + part * value[:, :, 1]
@@ -227,10 +206,3 @@ class _View:
     sd: Vector
     low: Vector
     high: Vector
-
-
-def ladder(low: Vector, high: Vector) -> Vector:
-    """`[ranks, RUNGS]` rungs between two bounds, evenly; the same arithmetic at every site and at the coordinator."""
-    steps = np.arange(1, RUNGS + 1) / (RUNGS + 1)
-    rungs: Vector = low[:, None] + (high - low)[:, None] * steps[None, :]
-    return rungs

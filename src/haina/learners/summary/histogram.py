@@ -81,8 +81,8 @@ class Histogram:
         }
 
     def first(self) -> Vector:
-        """Stage, rows, mean, edges and counts."""
-        known = np.zeros(3 + 2 * self._edges + 1)
+        """Stage, rows, mean, edges, counts, and values that are counted."""
+        known = np.zeros(3 + 2 * self._edges + 2)
         if self.breaks:
             known[0], known[3 : 3 + self._edges] = 2.0, self.breaks
         return known
@@ -107,23 +107,24 @@ class Histogram:
             if not self.breaks and sums[0] != known[1]:
                 return self.first(), False
             cells = np.where(hidden_cells(sums[4:], self.min_cell), _HIDDEN, sums[4:])
-            return np.concatenate([[3.0, sums[0], known[2]], edges, cells]), True
+            return np.concatenate([[3.0, sums[0], known[2]], edges, cells, moments.count]), True
         if known[0] and sums[0] != known[1]:
             return self.first(), False
         mean = moments.mean(known[2:3])
         if known[0]:
             spread = _REACH * float(np.sqrt(moments.variance[0])) or 0.5
             edges = mean[0] + np.linspace(-spread, spread, self._edges)
-        return np.concatenate([[known[0] + 1, sums[0]], mean, edges, np.zeros(self._edges + 1)]), False
+        return np.concatenate([[known[0] + 1, sums[0]], mean, edges, np.zeros(self._edges + 2)]), False
 
     def found(self, known: Vector) -> dict[str, Any]:
         """See `Question`."""
-        edges, cells = known[3 : 3 + self._edges], known[3 + self._edges :]
+        edges, cells = known[3 : 3 + self._edges], known[3 + self._edges : -1]
         counts = [None if count == _HIDDEN else int(count) for count in cells]
         return {
             "kind": self.kind,
             "column": self.column,
-            "n": int(known[1]),
+            "n": int(known[-1]),
+            "missing": int(known[1] - known[-1]),
             "breaks": edges.tolist(),
             "counts": counts[1:-1],
             "below": counts[0],
@@ -140,7 +141,7 @@ class Histogram:
         counts = [found["below"], *found["counts"], found["above"]]
         most = max((count for count in counts if count is not None), default=1) or 1
         width = max(len(label) for label in labels)
-        lines = [f"{self.column}: {found['n']} rows"]
+        lines = [f"{self.column}: {found['n']} rows    missing: {found['missing']}"]
         for label, count in zip(labels, counts, strict=True):
             bar = "" if count is None else "#" * round(40 * count / most)
             lines.append(f"{label:>{width}}  {'-' if count is None else count:>7}  {bar}".rstrip())

@@ -36,7 +36,7 @@ class Table:
 
     Args:
         variables: the table's columns.
-        columns: names of factors, at least one; rows in which one is missing are not counted.
+        columns: names of factors, at least one; rows in which one is missing are in no cell, and counted apart.
         min_cell: fewer rows in a cell are not shown, >= 1.
         check: whose table must have no small cells: each `site`'s, or the `sum`'s.
 
@@ -96,8 +96,8 @@ class Table:
         }
 
     def first(self) -> Vector:
-        """Stage, rows, and the cells."""
-        return np.zeros(2 + prod(self.shape))
+        """Stage, rows, rows that are counted, and the cells."""
+        return np.zeros(3 + prod(self.shape))
 
     def answer(self, known: Vector, x: Array, y: Array) -> Vector:
         """See `Question`."""
@@ -115,15 +115,16 @@ class Table:
             raise RoundError("no rows were counted", remedy="Wait for sites that have data")
         cells = sums[1:].reshape(self.shape)
         shown = np.where(hidden_cells(cells, self.min_cell), _HIDDEN, cells)
-        return np.concatenate([[1.0, sums[0]], shown.ravel()]), True
+        return np.concatenate([[1.0, sums[0], cells.sum()], shown.ravel()]), True
 
     def found(self, known: Vector) -> dict[str, Any]:
         """See `Question`."""
-        cells = np.where(known[2:] == _HIDDEN, np.nan, known[2:]).reshape(self.shape)
+        cells = np.where(known[3:] == _HIDDEN, np.nan, known[3:]).reshape(self.shape)
         counts = np.where(np.isnan(cells), None, cells.astype(object))  # type: ignore[call-overload]
         return {
             "kind": self.kind,
-            "n": int(known[1]),
+            "n": int(known[2]),
+            "missing": int(known[1] - known[2]),
             "columns": list(self.columns),
             "levels": [list(levels) for levels in self.levels],
             "counts": _whole(counts.tolist()),
@@ -132,7 +133,7 @@ class Table:
 
     def summary(self, known: Vector) -> str:
         """See `Question`."""
-        cells = known[2:].reshape(self.shape)
+        cells = known[3:].reshape(self.shape)
         last = self.levels[-1]
         width = max(
             len(" ".join(self.columns[:-1])), *(len(_label(self.levels, i)) for i in _lines(self.shape)), 1
@@ -152,7 +153,7 @@ class Table:
             lines.append(
                 f"-: hidden, for it or what it would tell has fewer than {self.min_cell} rows (min_cell); merge levels."
             )
-        lines.append(f"rows: {known[1]:.0f}")
+        lines.append(f"rows: {known[2]:.0f}    missing: {known[1] - known[2]:.0f}")
         return "\n".join(lines)
 
 
