@@ -42,25 +42,26 @@ outbox_forget <- function(parcel) unlink(parcel$folder, recursive = TRUE)
 
 # The bytes of a model: fetched once, resumed where a broken download stopped, verified before use. `fetch(file, offset)` appends. The newest four stay.
 cached <- function(folder, sha256, size, fetch) {
+  if (!is_sha256(sha256)) trust_stop("what a model is called is no SHA-256")
   make_folder(folder)
   final <- file.path(folder, sha256)
   if (file.exists(final)) {
     Sys.setFileTime(final, Sys.time())
     bytes <- read_whole(final, size)
     if (identical(sha256_hex(bytes), sha256)) return(bytes)
-    unlink(final)
+    unlink(final, expand = FALSE)
   }
   part <- paste0(final, ".part")
   here <- if (file.exists(part)) file.size(part) else 0
   if (here > size) {
-    unlink(part)
+    unlink(part, expand = FALSE)
     here <- 0
   }
   if (here < size) fetch(part, here)
   bytes <- read_whole(part)
   if (length(bytes) < size) unreachable("a model came in part", remedy = "The rest will be fetched")
   if (!identical(sha256_hex(bytes), sha256)) {
-    unlink(part)
+    unlink(part, expand = FALSE)
     unreachable("a model came damaged", remedy = "It will be fetched again")
   }
   file.rename(part, final)

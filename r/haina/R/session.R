@@ -114,8 +114,21 @@ asked <- function(site) {
   ask <- list(federation = site$federation, settings_version = site$settings$version, wait = wait)
   event <- patiently(site, function() call_json(site$door, "POST", "/v1/ask", ask, wait), again = TRUE)
   apply_settings(site, event$settings)
+  if (!is.null(event$task)) check_task(event$task)
   event
 }
+
+# A task as it must be: the model's hash becomes the name of a file, and the numbers decide what is read and written.
+check_task <- function(task) {
+  whole <- function(value) is.numeric(value) && length(value) == 1L && isTRUE(value >= 0 && value < 2^53 && value == trunc(value))
+  good <- is_sha256(task$model) && whole(task$bytes) && whole(task$round) && whole(task$version)
+  if (!good) {
+    trust_stop("the coordinator's task is none: its model is no SHA-256, or a number of it is no whole number",
+               remedy = "Ask the operator what runs there; nothing was read or written for it")
+  }
+}
+
+is_sha256 <- function(text) is.character(text) && length(text) == 1L && grepl("^[0-9a-f]{64}$", text)
 
 # ------------------------------------------------------------------------------------------------ one round
 

@@ -50,3 +50,20 @@ test_that("a model is fetched once, resumed, and verified", {
   expect_error(cached(folder, strrep("0", 64), 100, wrong), "damaged", class = "haina_unreachable")
   expect_identical(list.files(folder), sha256_hex(whole))
 })
+
+test_that("a hash that is a path reads, writes and removes nothing", {
+  folder <- withr_file()
+  dir.create(folder)
+  victim <- file.path(folder, "promised.json")
+  writeLines("kept", victim)
+  called <- FALSE
+  fetch <- function(file, offset) called <<- TRUE
+  for (name in c("../promised.json", "*", "", strrep("a", 63), strrep("A", 64))) {
+    expect_error(cached(file.path(folder, "models"), name, 100, fetch), "no SHA-256", class = "haina_trust_error")
+    expect_error(check_task(list(model = name, bytes = 1, round = 1, version = 0)), class = "haina_trust_error")
+  }
+  expect_error(check_task(list(model = strrep("a", 64), bytes = 1.5, round = 1, version = 0)), class = "haina_trust_error")
+  expect_silent(check_task(list(model = strrep("a", 64), bytes = 1, round = 1, version = 0)))
+  expect_false(called)
+  expect_identical(readLines(victim), "kept")
+})
