@@ -35,6 +35,8 @@ xlogy <- function(x, y) ifelse(x > 0, x * log(ifelse(x > 0, y, 1)), 0)
 
 # Fewer rows than this are described too closely by any statistic.
 FEWEST_ROWS <- 10L
+# Fewer rows than this in a cell or a level are single persons to who knows a little more.
+MIN_CELL <- 5
 # Rows summed at once.
 BLOCK_ROWS <- 16384L
 
@@ -104,8 +106,8 @@ glm_design <- function(data, formula, family, config) {
 
 # Stop where a column of zeros and ones is the mark of a few persons: its products with the others are sums over them alone.
 refuse_rare <- function(columns, learner) {
-  least <- learner$min_cell
-  if (is.null(least) || least <= 1) return(invisible())
+  least <- if (is.null(learner$min_cell)) MIN_CELL else learner$min_cell
+  if (least <= 1) return(invisible())
   ones <- colSums(columns == 1)
   zeros <- colSums(columns == 0)
   fewest <- pmin(ones, zeros)

@@ -55,11 +55,47 @@ promise_changes <- function(before, now) {
       }
     }
   }
+  # What a site does follows from these as well, and only the coordinator made them from the file.
+  for (key in setdiff(union(names(before), names(now)), c("file", "task", "codecs"))) {
+    if (differs(before[[key]], now[[key]])) {
+      out <- c(out, sprintf("%s was %s, and is %s", key, cut_text(to_json(before[[key]]), 80L), cut_text(to_json(now[[key]]), 80L)))
+    }
+  }
   # What every task says follows from the file, and from parts of it that only the coordinator reads.
   for (key in union(names(before$task), names(now$task))) {
     if (differs(before$task[[key]], now$task[[key]])) out <- c(out, sprintf("a task's %s", key))
   }
   out
+}
+
+# What becomes of vectors, by learner; those that are not here average.
+PAYLOADS <- c(glm = "sum", cox = "sum", summary = "sum", forest = "collect")
+
+# A brief that the file bears out: the payload is the learner's, and small cells are guarded as the file says, or as by default where it says nothing.
+# A coordinator may be wrong about its own file; what protects rows must not be its word.
+borne_out <- function(brief) {
+  model <- brief$file$model
+  payload <- if (model$learner %in% names(PAYLOADS)) PAYLOADS[[model$learner]] else "average"
+  if (!identical(brief$payload, payload)) {
+    trust_stop(sprintf("the coordinator says that vectors are for \"%s\"", brief$payload),
+               sprintf("\"%s\", as of the file's learner \"%s\"", payload, model$learner), "Ask the operator what runs there")
+  }
+  if (!identical(payload, "sum")) return(brief)
+  check <- if (is.null(model$check)) "site" else model$check
+  least <- if (is.null(model$min_cell)) MIN_CELL else model$min_cell
+  if (!check %in% c("site", "sum") || !is.numeric(least) || !isTRUE(least >= 1)) {
+    trust_stop("the file's check or min_cell is none", "\"site\" or \"sum\", and a whole number >= 1")
+  }
+  if (check == "sum" && is.null(policy_of(brief)$hidden)) {
+    privacy_stop("check is \"sum\", and the coordinator would see the small cells of this site", "check = \"site\"",
+                 "Or hide single sites: secure_aggregation = true under [privacy]")
+  }
+  if (!identical(brief$learner$kind, model$learner)) {
+    trust_stop("the coordinator describes another learner than the file's", model$learner)
+  }
+  brief$learner$min_cell <- if (model$learner != "summary" && check == "sum") 1 else least
+  brief$learner$check <- check
+  brief
 }
 
 # What of a task is not as the file says, in words; NULL where all is. A site that was promised something trains as the file says, whatever the

@@ -25,7 +25,8 @@ new_site <- function(folder, train, data, examples, periodic, once, dataset, bud
   site$once <- once
   site$dataset <- dataset
   site$budget <- budget
-  site$tell <- tell
+  # Words of the network may not steer the terminal that they are shown on.
+  site$tell <- function(line) tell(gsub("[[:cntrl:]]", " ", line))
   site$delivered <- 0
   site$rounds <- 0
   site$settings <- restored_settings(folder)
@@ -78,6 +79,7 @@ welcomed <- function(site) {
   site$outbox <- file.path(folder, "outbox")
   site$models <- file.path(folder, "models")
   hold_promise(folder, welcome)
+  site$brief <- borne_out(welcome$brief)
   site$policy <- policy_of(site$brief)
   if (isTRUE(site$brief$remembers)) {
     haina_stop("the federation's strategy keeps a vector at each client (SCAFFOLD, FedDyn), which R trainers do not",
