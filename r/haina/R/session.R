@@ -130,8 +130,6 @@ check_task <- function(task) {
   }
 }
 
-is_sha256 <- function(text) is.character(text) && length(text) == 1L && grepl("^[0-9a-f]{64}$", text)
-
 # ------------------------------------------------------------------------------------------------ one round
 
 take_round <- function(site, task) {
