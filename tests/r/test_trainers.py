@@ -110,8 +110,8 @@ def test_what_would_show_single_rows_stays(tmp_path):
     )
     assert said.splitlines() == [
         "it has fewer than 10 rows, which its answer would give away ",
-        "column sex holds something else in 1 rows ",
-        "values are missing in 1 rows ",
+        "column sex holds something else ",
+        "values are missing ",
         "some of its rows cannot be used (allowed: 0 and 1) ",
         "the data lack the columns age ",
         "some of its rows cannot be used (allowed: finite numbers) ",

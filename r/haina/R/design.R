@@ -34,7 +34,7 @@ agreed_data <- function(data, config) {
   used <- intersect(c(unlist(table$features), table$target), names(data))
   whole <- stats::complete.cases(data[used])
   if (!all(whole) && !identical(table$missing, "drop")) {
-    haina_stop(sprintf("values are missing in %d rows", sum(!whole)), "rows without missing values", "Fill them in, or leave the rows out")
+    haina_stop("values are missing", "rows without missing values", sprintf("Fill them in, or leave the rows out: %d here", sum(!whole)))
   }
   data[whole, , drop = FALSE]
 }
@@ -44,9 +44,9 @@ agreed_factor <- function(cells, levels, name) {
   cells <- as.character(cells)
   strange <- sum(!is.na(cells) & !cells %in% levels)
   if (strange) {
-    # A level may be a person's: how many, and not which.
-    haina_stop(sprintf("column %s holds something else in %d rows", name, strange), paste(levels, collapse = ", "),
-               "Mend these rows, leave them out, or have the federation agree on more levels")
+    # A level may be a person's, and how many have it as well: only the first part of an error travels.
+    haina_stop(sprintf("column %s holds something else", name), paste(levels, collapse = ", "),
+               sprintf("It does in %d rows here: mend them, leave them out, or have the federation agree on more levels", strange))
   }
   factor(cells, levels)
 }
@@ -127,7 +127,7 @@ agreed_outcome <- function(y, name, config) {
   if (is.logical(y)) y <- as.double(y)
   if (!is.null(classes) && !(is.numeric(y) && is.null(table) && all(y %in% (seq_along(classes) - 1)))) {
     y <- match(as.character(y), classes) - 1
-    if (anyNA(y)) haina_stop(sprintf("the outcome is another class in %d rows", sum(is.na(y))), paste(classes, collapse = ", "))
+    if (anyNA(y)) haina_stop("the outcome is another class in some rows", paste(classes, collapse = ", "), sprintf("In %d rows here", sum(is.na(y))))
   }
   if (!is.numeric(y)) haina_stop("the outcome is no number", "numbers, as the federation says")
   as.double(y)

@@ -94,8 +94,9 @@ rows_of_table <- function(columns, data) {
       code <- match(as.character(cells), levels)
       if (anyNA(code)) {
         strange <- sum(is.na(code))
-        haina_stop(sprintf("column '%s' holds something else in %d of %d rows", name, strange, length(code)),
-                   listed(levels))
+        # Of an error only the first part travels, and how many rows hold a level may be a person.
+        haina_stop(sprintf("column '%s' holds something else", name), listed(levels),
+                   sprintf("It does in %d of %d rows here", strange, length(code)))
       }
       codes[, begins[[k]]] <- code
       x[cbind(seq_along(code), begins[[k]] - 1L + code)] <- 1

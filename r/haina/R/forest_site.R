@@ -35,8 +35,8 @@ forest_site <- function(data, formula, config, agreed) {
   }
   whole <- stats::complete.cases(data[c(column_names(columns), target)])
   if (!all(whole) && !identical(table$missing, "drop")) {
-    haina_stop(sprintf("values are missing in %d rows", sum(!whole)), "rows without missing values",
-               "Fill them in, or leave the rows out")
+    haina_stop("values are missing", "rows without missing values",
+               sprintf("Fill them in, or leave the rows out: %d here", sum(!whole)))
   }
   data <- data[whole, , drop = FALSE]
   if (nrow(data) < FEWEST_FOREST_ROWS) {
@@ -61,7 +61,7 @@ forest_outcome <- function(y, labels) {
     return(as.double(y))
   }
   y <- factor(as.character(y), labels)
-  if (anyNA(y)) haina_stop(sprintf("the outcome is another class in %d rows", sum(is.na(y))), listed(labels))
+  if (anyNA(y)) haina_stop("the outcome is another class in some rows", listed(labels), sprintf("In %d rows here", sum(is.na(y))))
   if (length(unique(y)) < 2L) haina_stop("its outcomes cannot be used (allowed: two classes or more)")
   y
 }

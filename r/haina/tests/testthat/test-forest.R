@@ -228,11 +228,11 @@ test_that("the trainer says what is wrong, and shows no cell", {
   foreign$ward <- as.character(foreign$ward)
   foreign$ward[3:4] <- "secret"
   error <- tryCatch(quiet(foreign), error = conditionMessage)
-  expect_match(error, "something else in 2")
+  expect_match(error, "something else\\. .*in 2 of")
   expect_no_match(error, "secret")
   missing <- data
   missing$age[1] <- NA
-  expect_error(quiet(missing), "missing in 1 rows")
+  expect_error(quiet(missing), "missing.*: 1 here")
   # A class that this site lacks is no obstacle.
   some <- quiet(data[data$outcome != "dead", ], engine = "randomForest", ntree = 5)
   expect_true(all(forest_votes(some$document, data)[, "dead"] == 0))
