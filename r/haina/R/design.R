@@ -73,17 +73,53 @@ federation_formula <- function(config) {
   stats::as.formula(call("~", as.name(table$target), right), env = formula_world())
 }
 
-# A formula of the network: each part is on the list, and its functions are the list's.
+# A formula of the network: each part is on the list and in its place, and it makes no more terms than a regression may have. It is counted before R
+# spells it out, for `terms()` takes time and room that double with each factor, and no limit of time stops it.
 safe_formula <- function(text) {
   tree <- if (is.character(text) && nchar(text) <= 4000L) tryCatch(str2lang(text), error = function(error) NULL)
-  known <- function(part) {
-    if (is.name(part) || is.numeric(part)) return(TRUE)
-    is.call(part) && is.name(part[[1L]]) && as.character(part[[1L]]) %in% FORMULA_CALLS && all(vapply(as.list(part)[-1L], known, NA))
-  }
-  if (!is.call(tree) || !identical(tree[[1L]], as.name("~")) || length(tree) != 3L || !known(tree)) {
+  good <- is.call(tree) && identical(tree[[1L]], as.name("~")) && length(tree) == 3L && known_number(tree[[2L]]) && known_terms(tree[[3L]])
+  if (!good) {
     haina_stop("the federation's formula holds what may not stand in one", paste("columns, numbers and", paste(FORMULA_CALLS, collapse = " ")))
   }
+  if (most_terms(tree[[3L]]) > MOST_TERMS) {
+    haina_stop("the federation's formula makes too many terms", sprintf("up to about %d", MOST_TERMS))
+  }
   stats::as.formula(tree, env = formula_world())
+}
+
+# Terms that a formula may make, and what `.` counts as.
+MOST_TERMS <- 1000L
+DOT_TERMS <- 30L
+# What may stand inside a term, with the numbers of its arguments: arithmetic of columns, nothing that makes a vector of another length.
+ARITHMETIC <- list("+" = 1:2, "-" = 1:2, "*" = 2L, "/" = 2L, "^" = 2L, "(" = 1L, I = 1L, log = 1:2, log2 = 1L, log10 = 1L, log1p = 1L, exp = 1L,
+                   expm1 = 1L, sqrt = 1L, abs = 1L)
+TERM_OPERATORS <- list("+" = 1:2, "-" = 1:2, "*" = 2L, "/" = 2L, ":" = 2L, "^" = 2L, "(" = 1L)
+
+known_number <- function(part) {
+  if (is.name(part) || is.numeric(part)) return(TRUE)
+  called_as(part, ARITHMETIC) && all(vapply(as.list(part)[-1L], known_number, NA))
+}
+
+known_terms <- function(part) {
+  if (is.name(part) || is.numeric(part)) return(TRUE)
+  if (called_as(part, TERM_OPERATORS)) return(all(vapply(as.list(part)[-1L], known_terms, NA)))
+  if (called_as(part, list(factor = 1L))) return(is.name(part[[2L]]))
+  if (called_as(part, list(offset = 1L))) return(known_number(part[[2L]]))
+  known_number(part)
+}
+
+called_as <- function(part, list) {
+  is.call(part) && is.name(part[[1L]]) && as.character(part[[1L]]) %in% names(list) &&
+    (length(part) - 1L) %in% list[[as.character(part[[1L]])]]
+}
+
+most_terms <- function(part) {
+  if (!called_as(part, TERM_OPERATORS)) return(if (identical(part, as.name("."))) DOT_TERMS else 1)
+  inner <- vapply(as.list(part)[-1L], most_terms, 0)
+  if (length(inner) == 1L) return(inner)
+  operator <- as.character(part[[1L]])
+  power <- if (is.numeric(part[[3L]])) min(part[[3L]], 20) else 20
+  min(MOST_TERMS + 1, switch(operator, "-" = inner[[1L]], "+" = sum(inner), "^" = inner[[1L]]^power, sum(inner) + prod(inner)))
 }
 
 # Where a formula of the network is computed: nothing is there but the list. A factor has its levels already.

@@ -43,3 +43,16 @@ test_that("the mark of a few persons keeps a site silent", {
     expect_silent(mark(ones, list(min_cell = 1)))
   }
 })
+
+test_that("a formula of the network is arithmetic of columns, and counted before it is spelt out", {
+  for (text in c("y ~ x", "log(y + 1) ~ I(x^2) + factor(z):x + offset(log(t))", "y ~ (a + b)^2 - 1", "y ~ sex * bmi + .")) {
+    expect_s3_class(safe_formula(text), "formula")
+  }
+  for (text in c("y ~ I((1:1500000000) + 0)", "y ~ I(x ~ z)", "y ~ I(offset(x))", "y ~ log(factor(x))", "y ~ sqrt()", "y ~ log(1, 2, 3)",
+                 "y ~ system('id')", "y ~ factor(x + 1)", "1:1e9 ~ x", "~ x", "y ~ I(x) ~ z")) {
+    expect_error(safe_formula(text), "may not stand in one", info = text)
+  }
+  many <- paste("y ~", paste(sprintf("I(a^%d)", 1:40), collapse = " * "))
+  expect_lt(system.time(expect_error(safe_formula(many), "too many terms"))[["elapsed"]], 1)
+  expect_error(safe_formula("y ~ (a + b + c + d)^20"), "too many terms")
+})
